@@ -1,0 +1,1 @@
+"""What every part of RoboAlign agrees on: types, limits, file formats and the wire."""

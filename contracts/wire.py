@@ -1,0 +1,199 @@
+"""The binary encoding between policy client and server.
+
+msgpack with openpi's extension for arrays (a map with `__ndarray__`, `data`, `dtype`, `shape`), so
+that an unmodified `openpi-client` can talk to the server. Decoding never runs code: only plain
+numeric dtypes are accepted and every size is checked against the bytes that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from contracts.action import ActionChunk
+from contracts.observation import CameraFrame, Observation, RobotState
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 16 * 2**20
+MAX_DIMENSIONS = 8
+
+
+class WireError(ValueError):
+    """A message that is not what the protocol says; the text says what was wrong and where."""
+
+
+def pack(message: Any) -> bytes:
+    """Encode nested dicts, lists, numbers, text, bytes and numpy arrays."""
+    return bytes(msgpack.packb(message, default=_encode))
+
+
+def unpack(data: bytes) -> Any:
+    """Decode what `pack` (or openpi's client) made.
+
+    Raises:
+        WireError: not msgpack, too large, or an array whose dtype, shape or size is not valid.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise WireError(f"message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are accepted")
+    try:
+        return msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
+    except WireError:
+        raise
+    except (ValueError, TypeError, UnicodeDecodeError, msgpack.UnpackException) as error:
+        raise WireError(f"not a valid msgpack message: {error}") from error
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "biuf":
+        raise WireError(f"arrays of dtype {value.dtype} cannot be sent")
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value)
+        return {
+            b"__ndarray__": True,
+            b"data": array.tobytes(),
+            b"dtype": array.dtype.str,
+            b"shape": array.shape,
+        }
+    if isinstance(value, np.generic):
+        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+    raise WireError(f"values of type {type(value).__name__} cannot be sent")
+
+
+def _decode(message: dict[Any, Any]) -> Any:
+    if b"__ndarray__" in message:
+        return _decode_array(message)
+    if b"__npgeneric__" in message:
+        return _numeric_dtype(message.get(b"dtype")).type(message.get(b"data"))
+    return message
+
+
+def _decode_array(message: dict[Any, Any]) -> np.ndarray[Any, Any]:
+    dtype = _numeric_dtype(message.get(b"dtype"))
+    shape, data = message.get(b"shape"), message.get(b"data")
+    if not isinstance(data, bytes):
+        raise WireError("array without bytes")
+    if not isinstance(shape, list | tuple) or len(shape) > MAX_DIMENSIONS:
+        raise WireError(f"array with shape {shape!r}")
+    if not all(isinstance(n, int) and 0 <= n <= MAX_MESSAGE_BYTES for n in shape):
+        raise WireError(f"array with shape {shape!r}")
+    wanted = dtype.itemsize
+    for n in shape:
+        wanted *= n
+    if wanted != len(data):
+        raise WireError(f"array of shape {tuple(shape)} and dtype {dtype} needs {wanted} bytes, got {len(data)}")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _numeric_dtype(name: Any) -> np.dtype[Any]:
+    text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+    if not isinstance(text, str) or len(text) > 4:
+        raise WireError(f"array with dtype {name!r}")
+    try:
+        dtype = np.dtype(text)
+    except TypeError as error:
+        raise WireError(f"array with dtype {text!r}") from error
+    if dtype.kind not in "biuf":
+        raise WireError(f"array with dtype {text!r}; only booleans, integers and floats are accepted")
+    return dtype
+
+
+def observation_to_message(observation: Observation, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The request that asks for an action chunk; `options` may hold `steps` and `seed`."""
+    state = observation.state
+    return {
+        "instruction": observation.instruction,
+        "stamp": observation.stamp,
+        "images": {name: frame.image for name, frame in observation.frames.items()},
+        "image_stamps": {name: frame.stamp for name, frame in observation.frames.items()},
+        "state": {
+            "pose": state.pose,
+            "joint_positions": state.joint_positions,
+            "joint_velocities": state.joint_velocities,
+            "gripper_opening": state.gripper_opening,
+            "stamp": state.stamp,
+        },
+        "options": dict(options or {}),
+    }
+
+
+def observation_from_message(message: Any) -> tuple[Observation, dict[str, Any]]:
+    """Observation and options of a request.
+
+    `instruction`, `images` and `state` (`pose`, `gripper_opening`) are required; stamps default to
+    0 and joints to zeros, so that a minimal openpi client can ask.
+
+    Raises:
+        WireError: a field is missing or wrong; the message names it.
+    """
+    if not isinstance(message, dict):
+        raise WireError(f"request must be a map, got {type(message).__name__}")
+    images, state = _field(message, "images", dict), _field(message, "state", dict)
+    stamps, options = message.get("image_stamps", {}), message.get("options", {})
+    if not isinstance(stamps, dict) or not isinstance(options, dict):
+        raise WireError("'image_stamps' and 'options' must be maps")
+    try:
+        stamp = float(message.get("stamp", 0.0))
+        frames = {
+            str(name): CameraFrame(np.asarray(image), float(stamps.get(name, stamp)))
+            for name, image in images.items()
+        }
+        robot_state = RobotState(
+            pose=np.asarray(_field(state, "pose")),
+            joint_positions=np.asarray(state.get("joint_positions", np.zeros(7))),
+            joint_velocities=np.asarray(state.get("joint_velocities", np.zeros(7))),
+            gripper_opening=float(_field(state, "gripper_opening")),
+            stamp=float(state.get("stamp", stamp)),
+        )
+        observation = Observation(_field(message, "instruction", str), frames, robot_state, stamp)
+    except WireError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise WireError(str(error)) from error
+    return observation, options
+
+
+def chunk_to_message(chunk: ActionChunk) -> dict[str, Any]:
+    """The answer: `actions` (horizon, 8) is pose then gripper opening, as openpi clients expect one array."""
+    return {
+        "chunk_id": chunk.chunk_id,
+        "observation_stamp": chunk.observation_stamp,
+        "time_step": chunk.time_step,
+        "actions": np.concatenate([chunk.poses, chunk.gripper[:, None]], axis=1),
+    }
+
+
+def chunk_from_message(message: Any) -> ActionChunk:
+    """ActionChunk of an answer.
+
+    Raises:
+        WireError: a field is missing or wrong.
+    """
+    if not isinstance(message, dict):
+        raise WireError(f"answer must be a map, got {type(message).__name__}")
+    actions = _field(message, "actions", np.ndarray)
+    if actions.ndim != 2 or actions.shape[1] != 8:
+        raise WireError(f"'actions' must be (horizon, 8), got {actions.shape}")
+    try:
+        return ActionChunk(
+            chunk_id=_field(message, "chunk_id", str),
+            observation_stamp=float(_field(message, "observation_stamp")),
+            time_step=float(_field(message, "time_step")),
+            poses=actions[:, :7],
+            gripper=actions[:, 7],
+        )
+    except WireError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise WireError(str(error)) from error
+
+
+def _field(message: Mapping[Any, Any], name: str, kind: type = object) -> Any:
+    if name not in message:
+        raise WireError(f"the field {name!r} is missing")
+    value = message[name]
+    if not isinstance(value, kind):
+        raise WireError(f"the field {name!r} must be {kind.__name__}, got {type(value).__name__}")
+    return value
