@@ -21,10 +21,14 @@ from typing import Any
 import numpy as np
 
 from contracts import geometry
+from contracts.action import MAX_HORIZON
 from contracts.geometry import Vector
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+BACKBONE = "backbone.onnx"
+HEAD = "head.onnx"
 MIN_RANGE = 1e-3
 """Smallest range of a normalised dimension; a narrower one would blow noise up (openpi #763)."""
 
@@ -55,6 +59,8 @@ class Normalisation:
             raise BundleError("normalisation: statistics are not finite")
         if np.any(high - low < MIN_RANGE * 0.999):
             raise BundleError(f"normalisation: a dimension's range is below {MIN_RANGE}: {(high - low).tolist()}")
+        object.__setattr__(self, "low", tuple(low.tolist()))
+        object.__setattr__(self, "high", tuple(high.tolist()))
 
     @classmethod
     def fit(cls, values: Vector) -> Normalisation:
@@ -109,6 +115,12 @@ class BackboneInfo:
             raise BundleError(f"backbone family {self.family!r} is neither qwen2_5_vl nor qwen3_vl")
         if "{instruction}" not in self.prompt or "{image}" not in self.prompt:
             raise BundleError("backbone prompt must hold {instruction} and {image}")
+        if min(self.patch_size, self.merge_size, self.temporal_patch_size) < 1:
+            raise BundleError("backbone patch, merge and temporal patch sizes must be at least 1")
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0.0:
+            raise BundleError("image_mean and image_std must hold three numbers, the latter positive")
+        object.__setattr__(self, "image_mean", tuple(self.image_mean))
+        object.__setattr__(self, "image_std", tuple(self.image_std))
 
 
 @dataclass(frozen=True)
@@ -139,10 +151,26 @@ class Manifest:
             raise BundleError(f"action space {self.action_space!r} is not known; expected {ACTION_SPACE!r}")
         if not self.cameras or self.backbone.prompt.count("{image}") != len(self.cameras):
             raise BundleError("the prompt must hold {image} once for each camera")
+        self._check_cameras()
+        if not 1 <= self.horizon <= MAX_HORIZON:
+            raise BundleError(f"horizon {self.horizon} is not in 1..{MAX_HORIZON}")
+        if not 0.001 <= self.time_step <= 10.0:
+            raise BundleError(f"time step {self.time_step} s is not in 0.001..10")
+        if self.denoising_steps < 1:
+            raise BundleError(f"denoising_steps {self.denoising_steps} is below 1")
         if not 1 <= self.execute_steps <= self.horizon:
             raise BundleError(f"execute_steps {self.execute_steps} is not in 1..{self.horizon}")
         if len(self.state.low) != STATE_DIMENSION or len(self.action.low) != ACTION_DIMENSION:
             raise BundleError(f"normalisation must cover {STATE_DIMENSION} state and {ACTION_DIMENSION} action dimensions")
+
+    def _check_cameras(self) -> None:
+        names, sizes = [c.name for c in self.cameras], {c.size for c in self.cameras}
+        if len(set(names)) != len(names):
+            raise BundleError(f"cameras {names}: a name is there twice")
+        # The backbone takes all pictures in one tensor, cut into whole merged patches.
+        multiple = self.backbone.patch_size * self.backbone.merge_size
+        if len(sizes) != 1 or any(size % multiple for size in sizes):
+            raise BundleError(f"camera sizes {sorted(sizes)}: must be one multiple of {multiple} pixels")
 
 
 def state_vector(pose: Vector, gripper_opening: float) -> Vector:
@@ -198,8 +226,11 @@ def read_manifest(directory: Path) -> Manifest:
         )
     except BundleError:
         raise
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path}: not a valid manifest ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: not a valid manifest ({error!r})") from error
+    for name in (TOKENIZER, BACKBONE, HEAD):
+        if name not in manifest.files:
+            raise BundleError(f"{path}: {name} is not listed; the bundle is not complete")
     for name, expected in manifest.files.items():
         if Path(name).name != name:
             raise BundleError(f"{path}: the file name {name!r} leads out of the bundle")

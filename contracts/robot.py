@@ -46,6 +46,10 @@ class RobotSpec:
         default_factory=lambda: _vector(0.0, -0.42, 0.0, -2.50, 0.0, 2.08, 0.7854)
     )
     """Gripper straight down, about 0.45 m in front of the base and 0.3 m above the table."""
+    joint_stiffness: Vector = field(
+        default_factory=lambda: _vector(600.0, 600.0, 600.0, 600.0, 250.0, 150.0, 50.0)
+    )
+    """Stiffness [Nm/rad] of the joint impedance that tracks setpoints (Franka's own defaults)."""
     gripper_width: float = 0.08
     """Width [m] between the fingers when fully open (opening = 1)."""
     gripper_speed: float = 0.1
@@ -58,6 +62,11 @@ class RobotSpec:
             raise ValueError("RobotSpec: the workspace box is empty")
         if not self.joints_within_limits(self.home_joints):
             raise ValueError("RobotSpec: the home pose is outside the joint limits")
+
+    @property
+    def joint_damping(self) -> Vector:
+        """Damping [Nms/rad] (7,) of the joint impedance: franky's rule 2 sqrt(stiffness)."""
+        return np.asarray(2.0 * np.sqrt(self.joint_stiffness))
 
     def joints_within_limits(self, joints: ArrayLike) -> bool:
         """Whether joint positions (7,) [rad] keep `joint_margin` from every limit."""

@@ -7,6 +7,7 @@ numeric dtypes are accepted and every size is checked against the bytes that cam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from contracts.observation import CameraFrame, Observation, RobotState
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_DIMENSIONS = 8
+_NUMERIC_DTYPE = re.compile(r"[<>=|]?(\?|[biuf][0-9]{0,2})")
 
 
 class WireError(ValueError):
@@ -42,7 +44,7 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
     except WireError:
         raise
-    except (ValueError, TypeError, UnicodeDecodeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise WireError(f"not a valid msgpack message: {error}") from error
 
 
@@ -66,8 +68,15 @@ def _decode(message: dict[Any, Any]) -> Any:
     if b"__ndarray__" in message:
         return _decode_array(message)
     if b"__npgeneric__" in message:
-        return _numeric_dtype(message.get(b"dtype")).type(message.get(b"data"))
+        return _decode_number(message)
     return message
+
+
+def _decode_number(message: dict[Any, Any]) -> np.generic[Any]:
+    value = message.get(b"data")
+    if not isinstance(value, bool | int | float):
+        raise WireError(f"number with data of type {type(value).__name__}")
+    return np.asarray(value, _numeric_dtype(message.get(b"dtype")))[()]
 
 
 def _decode_array(message: dict[Any, Any]) -> np.ndarray[Any, Any]:
@@ -89,15 +98,13 @@ def _decode_array(message: dict[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _numeric_dtype(name: Any) -> np.dtype[Any]:
     text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
-    if not isinstance(text, str) or len(text) > 4:
-        raise WireError(f"array with dtype {name!r}")
+    # Not all text may reach np.dtype: it evaluates some of it ("(2,3)f4") and raises SyntaxError.
+    if not isinstance(text, str) or not _NUMERIC_DTYPE.fullmatch(text):
+        raise WireError(f"array with dtype {name!r}; only booleans, integers and floats are accepted")
     try:
-        dtype = np.dtype(text)
+        return np.dtype(text)
     except TypeError as error:
         raise WireError(f"array with dtype {text!r}") from error
-    if dtype.kind not in "biuf":
-        raise WireError(f"array with dtype {text!r}; only booleans, integers and floats are accepted")
-    return dtype
 
 
 def observation_to_message(observation: Observation, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def observation_from_message(message: Any) -> tuple[Observation, dict[str, Any]]
         observation = Observation(_field(message, "instruction", str), frames, robot_state, stamp)
     except WireError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise WireError(str(error)) from error
     return observation, options
 
@@ -186,7 +193,7 @@ def chunk_from_message(message: Any) -> ActionChunk:
         )
     except WireError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise WireError(str(error)) from error
 
 
