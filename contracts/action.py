@@ -19,7 +19,8 @@ class ActionChunk:
 
     poses: (horizon, 7) in the base frame, metres and unit quaternion xyzw.
     gripper: (horizon,) wanted opening, 0 closed .. 1 open.
-    time_step: seconds between waypoints; waypoint i is due at observation_stamp + (i + 1) time_step.
+    time_step: seconds between waypoints; waypoint i is due (i + 1) time steps after
+        observation_stamp.
     """
 
     chunk_id: str
@@ -32,15 +33,26 @@ class ActionChunk:
         poses = geometry.check_poses(self.poses, f"action chunk {self.chunk_id!r}: poses")
         gripper = np.asarray(self.gripper, dtype=np.float64)
         if poses.ndim != 2 or not 1 <= len(poses) <= MAX_HORIZON:
-            raise ValueError(f"action chunk {self.chunk_id!r}: poses must be (1..{MAX_HORIZON}, 7), got {poses.shape}")
+            raise ValueError(
+                f"action chunk {self.chunk_id!r}: poses must be (1..{MAX_HORIZON}, 7), "
+                f"got {poses.shape}"
+            )
         if gripper.shape != (len(poses),):
-            raise ValueError(f"action chunk {self.chunk_id!r}: {len(poses)} poses but gripper {gripper.shape}")
+            raise ValueError(
+                f"action chunk {self.chunk_id!r}: {len(poses)} poses but gripper {gripper.shape}"
+            )
         if not np.isfinite(gripper).all():
-            raise ValueError(f"action chunk {self.chunk_id!r}: gripper has values that are not finite")
+            raise ValueError(
+                f"action chunk {self.chunk_id!r}: gripper has values that are not finite"
+            )
         if not np.isfinite(self.time_step) or not 0.001 <= self.time_step <= 10.0:
-            raise ValueError(f"action chunk {self.chunk_id!r}: time step {self.time_step} s is not in 0.001..10")
+            raise ValueError(
+                f"action chunk {self.chunk_id!r}: time step {self.time_step} s is not in 0.001..10"
+            )
         if not np.isfinite(self.observation_stamp) or self.observation_stamp < 0.0:
-            raise ValueError(f"action chunk {self.chunk_id!r}: bad observation stamp {self.observation_stamp}")
+            raise ValueError(
+                f"action chunk {self.chunk_id!r}: bad observation stamp {self.observation_stamp}"
+            )
         object.__setattr__(self, "poses", poses)
         object.__setattr__(self, "gripper", np.clip(gripper, 0.0, 1.0))
 
@@ -51,4 +63,5 @@ class ActionChunk:
     @property
     def times(self) -> NDArray[np.float64]:
         """Due times (horizon,) [s] of the waypoints."""
-        return self.observation_stamp + self.time_step * np.arange(1, self.horizon + 1)
+        steps = np.arange(1, self.horizon + 1, dtype=np.float64)
+        return self.observation_stamp + self.time_step * steps

@@ -33,11 +33,11 @@ MIN_RANGE = 1e-3
 """Smallest range of a normalised dimension; a narrower one would blow noise up (openpi #763)."""
 
 ACTION_SPACE = "relative_pose"
-"""Each step holds the waypoint relative to the observed pose: metres in the base frame (3), rotation
-vector in the base frame [rad] (3), and gripper opening (1)."""
+"""Each step holds the waypoint relative to the observed pose: metres in the base frame (3),
+rotation vector in the base frame [rad] (3), and gripper opening (1)."""
 ACTION_DIMENSION = 7
 STATE_DIMENSION = 11
-"""Position (3) [m], rotation matrix's first two columns (6), gripper opening (1), and 1 - opening."""
+"""Position (3) [m], rotation matrix's first two columns (6), gripper opening (1), 1 - opening."""
 
 
 class BundleError(ValueError):
@@ -54,17 +54,21 @@ class Normalisation:
     def __post_init__(self) -> None:
         low, high = np.asarray(self.low), np.asarray(self.high)
         if low.shape != high.shape or low.ndim != 1:
-            raise BundleError(f"normalisation: low {low.shape} and high {high.shape} must be two equal vectors")
+            raise BundleError(
+                f"normalisation: low {low.shape} and high {high.shape} must be two equal vectors"
+            )
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise BundleError("normalisation: statistics are not finite")
         if np.any(high - low < MIN_RANGE * 0.999):
-            raise BundleError(f"normalisation: a dimension's range is below {MIN_RANGE}: {(high - low).tolist()}")
+            raise BundleError(
+                f"normalisation: a dimension's range is below {MIN_RANGE}: {(high - low).tolist()}"
+            )
         object.__setattr__(self, "low", tuple(low.tolist()))
         object.__setattr__(self, "high", tuple(high.tolist()))
 
     @classmethod
     def fit(cls, values: Vector) -> Normalisation:
-        """Statistics of (samples, dimension), widened to MIN_RANGE where a dimension hardly moves."""
+        """Statistics of (samples, dimension), widened to MIN_RANGE where one hardly moves."""
         low, high = values.min(axis=0), values.max(axis=0)
         widen = np.maximum(MIN_RANGE - (high - low), 0.0) / 2
         return cls(tuple((low - widen).tolist()), tuple((high + widen).tolist()))
@@ -118,14 +122,16 @@ class BackboneInfo:
         if min(self.patch_size, self.merge_size, self.temporal_patch_size) < 1:
             raise BundleError("backbone patch, merge and temporal patch sizes must be at least 1")
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0.0:
-            raise BundleError("image_mean and image_std must hold three numbers, the latter positive")
+            raise BundleError(
+                "image_mean and image_std must hold three numbers, the latter positive"
+            )
         object.__setattr__(self, "image_mean", tuple(self.image_mean))
         object.__setattr__(self, "image_std", tuple(self.image_std))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """manifest.json, checked. `execute_steps` is how many waypoints to run before the next request."""
+    """manifest.json, checked. `execute_steps` waypoints are run before the next request."""
 
     name: str
     horizon: int
@@ -144,11 +150,14 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise BundleError(
-                f"bundle schema version {self.schema_version}, this software reads {SCHEMA_VERSION}: "
+                f"bundle schema version {self.schema_version}, "
+                f"this software reads {SCHEMA_VERSION}: "
                 "export the policy again, or use the matching release"
             )
         if self.action_space != ACTION_SPACE:
-            raise BundleError(f"action space {self.action_space!r} is not known; expected {ACTION_SPACE!r}")
+            raise BundleError(
+                f"action space {self.action_space!r} is not known; expected {ACTION_SPACE!r}"
+            )
         if not self.cameras or self.backbone.prompt.count("{image}") != len(self.cameras):
             raise BundleError("the prompt must hold {image} once for each camera")
         self._check_cameras()
@@ -161,7 +170,10 @@ class Manifest:
         if not 1 <= self.execute_steps <= self.horizon:
             raise BundleError(f"execute_steps {self.execute_steps} is not in 1..{self.horizon}")
         if len(self.state.low) != STATE_DIMENSION or len(self.action.low) != ACTION_DIMENSION:
-            raise BundleError(f"normalisation must cover {STATE_DIMENSION} state and {ACTION_DIMENSION} action dimensions")
+            raise BundleError(
+                f"normalisation must cover {STATE_DIMENSION} state "
+                f"and {ACTION_DIMENSION} action dimensions"
+            )
 
     def _check_cameras(self) -> None:
         names, sizes = [c.name for c in self.cameras], {c.size for c in self.cameras}
@@ -170,7 +182,9 @@ class Manifest:
         # The backbone takes all pictures in one tensor, cut into whole merged patches.
         multiple = self.backbone.patch_size * self.backbone.merge_size
         if len(sizes) != 1 or any(size % multiple for size in sizes):
-            raise BundleError(f"camera sizes {sorted(sizes)}: must be one multiple of {multiple} pixels")
+            raise BundleError(
+                f"camera sizes {sorted(sizes)}: must be one multiple of {multiple} pixels"
+            )
 
 
 def state_vector(pose: Vector, gripper_opening: float) -> Vector:
@@ -180,8 +194,10 @@ def state_vector(pose: Vector, gripper_opening: float) -> Vector:
 
 
 def to_relative(pose: Vector, poses: Vector, gripper: Vector) -> Vector:
-    """Actions (horizon, 7) for absolute waypoints (horizon, 7) seen from the observed `pose` (7,)."""
-    turn = geometry.to_rotation_vector(geometry.multiply(poses[:, 3:], geometry.conjugate(pose[3:])))
+    """Actions (horizon, 7) for absolute waypoints (horizon, 7) seen from `pose` (7,)."""
+    turn = geometry.to_rotation_vector(
+        geometry.multiply(poses[:, 3:], geometry.conjugate(pose[3:]))
+    )
     return np.concatenate([poses[:, :3] - pose[:3], turn, gripper[:, None]], axis=1)
 
 
@@ -193,7 +209,11 @@ def to_absolute(pose: Vector, actions: Vector) -> tuple[Vector, Vector]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write manifest.json with the hashes of every other file in `directory`."""
-    files = {p.name: _sha256(p) for p in sorted(directory.iterdir()) if p.is_file() and p.name != MANIFEST}
+    files = {
+        p.name: _sha256(p)
+        for p in sorted(directory.iterdir())
+        if p.is_file() and p.name != MANIFEST
+    }
     content = asdict(manifest) | {"files": files}
     (directory / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
 
@@ -237,7 +257,10 @@ def read_manifest(directory: Path) -> Manifest:
         if not (directory / name).is_file():
             raise BundleError(f"{directory / name}: missing; the bundle is not complete")
         if _sha256(directory / name) != expected:
-            raise BundleError(f"{directory / name}: hash differs from the manifest; the file was changed or damaged")
+            raise BundleError(
+                f"{directory / name}: hash differs from the manifest; "
+                "the file was changed or damaged"
+            )
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Calibration: one schema for intrinsics, extrinsics, latencies and residuals, kept as JSON-compatible YAML."""
+"""Calibration: one schema for intrinsics, extrinsics, latencies and residuals, kept as YAML."""
 
 from __future__ import annotations
 
@@ -38,14 +38,18 @@ class CameraCalibration:
 
     def __post_init__(self) -> None:
         if self.frame not in ("base", "hand"):
-            raise ValueError(f"camera {self.name!r}: frame must be 'base' or 'hand', got {self.frame!r}")
+            raise ValueError(
+                f"camera {self.name!r}: frame must be 'base' or 'hand', got {self.frame!r}"
+            )
         if min(self.width, self.height) <= 0 or min(self.fx, self.fy) <= 0:
             raise ValueError(f"camera {self.name!r}: sizes and focal lengths must be positive")
         if not (0 <= self.cx < self.width and 0 <= self.cy < self.height):
             raise ValueError(f"camera {self.name!r}: the principal point lies outside the picture")
         if len(self.distortion) != 5 or not np.isfinite(self.distortion).all():
             raise ValueError(f"camera {self.name!r}: distortion must be five finite numbers")
-        object.__setattr__(self, "pose", geometry.check_poses(self.pose, f"camera {self.name!r}: pose"))
+        object.__setattr__(
+            self, "pose", geometry.check_poses(self.pose, f"camera {self.name!r}: pose")
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
-            raise ValueError(f"calibration schema version {self.schema_version}, this software reads {SCHEMA_VERSION}")
+            raise ValueError(
+                f"calibration schema version {self.schema_version}, "
+                f"this software reads {SCHEMA_VERSION}"
+            )
         for name, camera in self.cameras.items():
             if camera.name != name:
                 raise ValueError(f"camera {camera.name!r} is filed under {name!r}")
@@ -83,7 +90,8 @@ class Calibration:
     def to_document(self) -> dict[str, Any]:
         """Plain dict for a YAML file."""
         cameras = {
-            name: vars(camera) | {"pose": camera.pose.tolist(), "distortion": list(camera.distortion)}
+            name: vars(camera)
+            | {"pose": camera.pose.tolist(), "distortion": list(camera.distortion)}
             for name, camera in self.cameras.items()
         }
         return {
@@ -105,7 +113,10 @@ class Calibration:
             cameras = {
                 name: CameraCalibration(
                     **fields
-                    | {"pose": np.asarray(fields["pose"]), "distortion": tuple(fields["distortion"])}
+                    | {
+                        "pose": np.asarray(fields["pose"]),
+                        "distortion": tuple(fields["distortion"]),
+                    }
                 )
                 for name, fields in document["cameras"].items()
             }

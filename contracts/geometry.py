@@ -1,4 +1,4 @@
-"""Poses as vectors of 7: position [m], then unit quaternion x y z w (ROS order), in the base frame."""
+"""Poses as vectors of 7 in the base frame: position [m], then unit quaternion x y z w."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def multiply(a: ArrayLike, b: ArrayLike) -> Vector:
 
 def conjugate(quaternion: ArrayLike) -> Vector:
     """Inverse of unit quaternion(s) (..., 4)."""
-    return np.asarray(quaternion, dtype=np.float64) * np.array([-1.0, -1.0, -1.0, 1.0])
+    q = np.asarray(quaternion, dtype=np.float64)
+    return np.asarray(q * np.array([-1.0, -1.0, -1.0, 1.0]))
 
 
 def to_rotation_vector(quaternion: ArrayLike) -> Vector:
@@ -52,7 +53,9 @@ def from_rotation_vector(rotation: ArrayLike) -> Vector:
     """Unit quaternion(s) (..., 4) of rotation vector(s) (..., 3) [rad]."""
     r = np.asarray(rotation, dtype=np.float64)
     angle = np.linalg.norm(r, axis=-1, keepdims=True)
-    return np.concatenate([r * (0.5 * np.sinc(angle / (2.0 * np.pi))), np.cos(angle / 2.0)], axis=-1)
+    return np.concatenate(
+        [r * (0.5 * np.sinc(angle / (2.0 * np.pi))), np.cos(angle / 2.0)], axis=-1
+    )
 
 
 def to_matrix(quaternion: ArrayLike) -> Vector:
@@ -103,10 +106,13 @@ def check_poses(poses: ArrayLike, what: str) -> Vector:
     """
     array = np.asarray(poses, dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] != 7:
-        raise ValueError(f"{what}: expected (..., 7) position and quaternion, got shape {array.shape}")
+        raise ValueError(
+            f"{what}: expected (..., 7) position and quaternion, got shape {array.shape}"
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{what}: has values that are not finite")
     norms = np.linalg.norm(array[..., 3:], axis=-1)
     if np.any(np.abs(norms - 1.0) > QUATERNION_NORM_TOLERANCE):
-        raise ValueError(f"{what}: quaternion norms must be 1, worst is {norms.flat[np.argmax(np.abs(norms - 1.0))]:.4f}")
+        worst = norms.flat[np.argmax(np.abs(norms - 1.0))]
+        raise ValueError(f"{what}: quaternion norms must be 1, worst is {worst:.4f}")
     return np.concatenate([array[..., :3], normalized(array[..., 3:])], axis=-1)

@@ -28,6 +28,10 @@ FLANGE_OFFSET = 0.107
 TCP_OFFSET = 0.1034
 HAND_ANGLE = -np.pi / 4
 
+POSTURE_GAIN = 0.02
+"""Share of the way to the wanted posture that the null space goes in one step, so that the elbow
+does not drift over long runs."""
+
 
 def _link_constant(a: float, d: float, alpha: float) -> Vector:
     ca, sa = np.cos(alpha), np.sin(alpha)
@@ -82,20 +86,26 @@ def pose_error(target: Vector, pose: Vector) -> Vector:
 
 
 def step_towards(
-    target: Vector, joints: Vector, posture: Vector, *, damping: float = 0.02, posture_gain: float = 0.02
+    target: Vector, joints: Vector, posture: Vector, *, posture_gain: float = POSTURE_GAIN
 ) -> Vector:
-    """Joint change (7,) [rad] of one damped least-squares step towards `target` (7,).
+    """Joint change (7,) [rad] of one damped step from `joints` towards the pose `target` (7,).
 
-    The null space is drawn towards `posture` so that the elbow does not drift over long runs
-    (Nakamura and Hanafusa 1986 for the damping).
+    The null space goes `posture_gain` of the way to `posture` (7,).
     """
     jac, pose = jacobian(joints)
+    return damped_step(jac, pose_error(target, pose), posture_gain * (posture - joints))
+
+
+def damped_step(jac: Vector, error: Vector, drift: Vector, *, damping: float = 0.02) -> Vector:
+    """Joint change (7,) [rad] of one damped least-squares step (Nakamura and Hanafusa 1986).
+
+    `jac` (6, 7) is the Jacobian; `error` (6,) the twist to make up; `drift` (7,) [rad] a joint
+    change of which only the part that does not move the end effector is made.
+    """
     gram = jac @ jac.T
     gram[np.diag_indices(6)] += damping**2
     pseudo_inverse = np.linalg.solve(gram, jac).T
-    change = pseudo_inverse @ pose_error(target, pose)
-    drift = posture_gain * (posture - joints)
-    return np.asarray(change + drift - pseudo_inverse @ (jac @ drift), dtype=np.float64)
+    return np.asarray(pseudo_inverse @ (error - jac @ drift) + drift, dtype=np.float64)
 
 
 def inverse(target: ArrayLike, seed: ArrayLike, *, iterations: int = 100) -> Vector:

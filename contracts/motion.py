@@ -16,10 +16,13 @@ from contracts import geometry, kinematics
 from contracts.geometry import Vector
 from contracts.robot import FR3, RobotSpec
 
+WORKSPACE_TOLERANCE = 0.002
+"""Distance [m] that joints may reach outside the workspace; linearisation needs some."""
+
 
 @dataclass(frozen=True)
 class Setpoint:
-    """Joint position [rad] and velocity [rad/s] (7,) to track, and the pose (7,) they stand for.
+    """Joint position [rad] and velocity [rad/s] (7,) to track, and the pose (7,) that they reach.
 
     `limited` says that the requested pose was changed to keep within a limit.
     """
@@ -51,7 +54,7 @@ class PoseFollower:
         if q.shape != (7,) or not np.isfinite(q).all():
             raise ValueError(f"expected seven finite joint positions, got {q}")
         self.joints = q
-        self.pose = kinematics.forward(q)
+        self._jacobian, self.pose = kinematics.jacobian(q)
 
     def step(self, pose: ArrayLike) -> Setpoint:
         """Advance one period towards `pose` (7,); limited in workspace, speed and joint range.
@@ -62,13 +65,18 @@ class PoseFollower:
         """
         wanted = geometry.check_poses(pose, "requested pose")
         target = self._within_speed(self._within_workspace(wanted))
-        change = kinematics.step_towards(target, self.joints, self.spec.home_joints)
-        joints = self._within_joint_limits(change)
+        drift = kinematics.POSTURE_GAIN * (self.spec.home_joints - self.joints)
+        error = kinematics.pose_error(target, self.pose)
+        joints = self._within_joint_limits(kinematics.damped_step(self._jacobian, error, drift))
+        jacobian, reached = kinematics.jacobian(joints)
+        # A joint at its limit bends the path; where that leads out of the workspace, stand still.
+        leaves = self._outside(reached) > max(self._outside(self.pose), WORKSPACE_TOLERANCE)
+        if leaves:
+            return Setpoint(self.joints, np.zeros(7), self.pose, limited=True)
         velocity = (joints - self.joints) / self.period
-        self.joints = joints
-        self.pose = target
+        self.joints, self._jacobian, self.pose = joints, jacobian, reached
         limited = bool(np.abs(target[:3] - wanted[:3]).max() > 1e-4)
-        return Setpoint(joints, velocity, target, limited)
+        return Setpoint(joints, velocity, reached, limited)
 
     def hold(self) -> Setpoint:
         """The setpoint that stands still at the last commanded joints."""
@@ -77,6 +85,13 @@ class PoseFollower:
     def _within_workspace(self, pose: Vector) -> Vector:
         position = np.clip(pose[:3], self.spec.workspace_lower, self.spec.workspace_upper)
         return np.concatenate([position, pose[3:]])
+
+    def _outside(self, pose: Vector) -> float:
+        """Distance [m] of a position from the workspace along the worst axis, 0 inside."""
+        beyond = np.maximum(
+            self.spec.workspace_lower - pose[:3], pose[:3] - self.spec.workspace_upper
+        )
+        return max(float(beyond.max()), 0.0)
 
     def _within_speed(self, pose: Vector) -> Vector:
         error = kinematics.pose_error(pose, self.pose)

@@ -24,7 +24,8 @@ class CameraFrame:
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise ValueError(
-                f"camera frame: expected uint8 (height, width, 3), got {self.image.dtype} {self.image.shape}"
+                f"camera frame: expected uint8 (height, width, 3), "
+                f"got {self.image.dtype} {self.image.shape}"
             )
         if 0 in self.image.shape:
             raise ValueError(f"camera frame: empty picture {self.image.shape}")
@@ -52,7 +53,9 @@ class RobotState:
         for name in ("joint_positions", "joint_velocities"):
             object.__setattr__(self, name, _check_joints(getattr(self, name), name))
         if not -0.05 <= self.gripper_opening <= 1.05:
-            raise ValueError(f"robot state: gripper_opening must be 0..1, got {self.gripper_opening}")
+            raise ValueError(
+                f"robot state: gripper_opening must be 0..1, got {self.gripper_opening}"
+            )
         _check_stamp(self.stamp, "robot state")
 
 
@@ -69,7 +72,9 @@ class Observation:
         if not self.instruction.strip():
             raise ValueError("observation: the instruction is empty")
         if len(self.instruction) > MAX_INSTRUCTION_LENGTH:
-            raise ValueError(f"observation: instruction longer than {MAX_INSTRUCTION_LENGTH} characters")
+            raise ValueError(
+                f"observation: instruction longer than {MAX_INSTRUCTION_LENGTH} characters"
+            )
         if not self.frames:
             raise ValueError("observation: no camera frame")
         _check_stamp(self.stamp, "observation")

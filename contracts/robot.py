@@ -25,7 +25,9 @@ class RobotSpec:
     """
 
     joint_lower: Vector = field(
-        default_factory=lambda: _vector(-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159)
+        default_factory=lambda: _vector(
+            -2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159
+        )
     )
     joint_upper: Vector = field(
         default_factory=lambda: _vector(2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159)
@@ -71,7 +73,9 @@ class RobotSpec:
     def joints_within_limits(self, joints: ArrayLike) -> bool:
         """Whether joint positions (7,) [rad] keep `joint_margin` from every limit."""
         q = np.asarray(joints, dtype=np.float64)
-        inside = (q >= self.joint_lower + self.joint_margin) & (q <= self.joint_upper - self.joint_margin)
+        inside = (q >= self.joint_lower + self.joint_margin) & (
+            q <= self.joint_upper - self.joint_margin
+        )
         return bool(np.all(inside))
 
 

@@ -20,7 +20,9 @@ class Task:
     def __post_init__(self) -> None:
         for role, container in (("source", self.source), ("target", self.target)):
             if container not in CONTAINERS:
-                raise ValueError(f"task {self.name!r}: {role} {container!r} is not one of {CONTAINERS}")
+                raise ValueError(
+                    f"task {self.name!r}: {role} {container!r} is not one of {CONTAINERS}"
+                )
         if self.source == self.target:
             raise ValueError(f"task {self.name!r}: source and target are both {self.source!r}")
 
@@ -32,7 +34,9 @@ class Task:
         """
         check_object(obj)
         preposition = "on" if self.target == "plate" else "in"
-        return f"pick up the {obj} from the {self.source} and place it {preposition} the {self.target}"
+        return (
+            f"pick up the {obj} from the {self.source} and place it {preposition} the {self.target}"
+        )
 
 
 TASKS: Final = {

@@ -52,12 +52,11 @@ def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "biuf":
         raise WireError(f"arrays of dtype {value.dtype} cannot be sent")
     if isinstance(value, np.ndarray):
-        array = np.ascontiguousarray(value)
         return {
             b"__ndarray__": True,
-            b"data": array.tobytes(),
-            b"dtype": array.dtype.str,
-            b"shape": array.shape,
+            b"data": value.tobytes(),
+            b"dtype": value.dtype.str,
+            b"shape": value.shape,
         }
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
@@ -72,7 +71,7 @@ def _decode(message: dict[Any, Any]) -> Any:
     return message
 
 
-def _decode_number(message: dict[Any, Any]) -> np.generic[Any]:
+def _decode_number(message: dict[Any, Any]) -> Any:
     value = message.get(b"data")
     if not isinstance(value, bool | int | float):
         raise WireError(f"number with data of type {type(value).__name__}")
@@ -92,7 +91,9 @@ def _decode_array(message: dict[Any, Any]) -> np.ndarray[Any, Any]:
     for n in shape:
         wanted *= n
     if wanted != len(data):
-        raise WireError(f"array of shape {tuple(shape)} and dtype {dtype} needs {wanted} bytes, got {len(data)}")
+        raise WireError(
+            f"array of shape {tuple(shape)} and dtype {dtype} needs {wanted} bytes, got {len(data)}"
+        )
     return np.frombuffer(data, dtype).reshape(shape)
 
 
@@ -100,14 +101,18 @@ def _numeric_dtype(name: Any) -> np.dtype[Any]:
     text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
     # Not all text may reach np.dtype: it evaluates some of it ("(2,3)f4") and raises SyntaxError.
     if not isinstance(text, str) or not _NUMERIC_DTYPE.fullmatch(text):
-        raise WireError(f"array with dtype {name!r}; only booleans, integers and floats are accepted")
+        raise WireError(
+            f"array with dtype {name!r}; only booleans, integers and floats are accepted"
+        )
     try:
         return np.dtype(text)
     except TypeError as error:
         raise WireError(f"array with dtype {text!r}") from error
 
 
-def observation_to_message(observation: Observation, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def observation_to_message(
+    observation: Observation, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The request that asks for an action chunk; `options` may hold `steps` and `seed`."""
     state = observation.state
     return {
@@ -163,7 +168,7 @@ def observation_from_message(message: Any) -> tuple[Observation, dict[str, Any]]
 
 
 def chunk_to_message(chunk: ActionChunk) -> dict[str, Any]:
-    """The answer: `actions` (horizon, 8) is pose then gripper opening, as openpi clients expect one array."""
+    """The answer; `actions` (horizon, 8) is pose then opening: openpi clients expect one array."""
     return {
         "chunk_id": chunk.chunk_id,
         "observation_stamp": chunk.observation_stamp,

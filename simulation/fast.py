@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
-
-os.environ.setdefault("MUJOCO_GL", "osmesa")
 
 import mujoco
 import numpy as np
@@ -75,10 +72,19 @@ class FastSimulation:
         self._scorer: Scorer | None = None
         self.placement: Placement | None = None
 
-    def reset(self, placement: Placement) -> None:
-        """Start the trial that `placement` describes; the arm stands at its start, hand open."""
+    def arrange(self, placement: Placement) -> None:
+        """Put objects and containers as `placement` says and the arm at zero, without physics."""
         mujoco.mj_resetData(self.model, self.data)
         apply_placement(self.model, self.data, placement)
+
+    def update_kinematics(self) -> None:
+        """Bring body and camera poses up to date with qpos; mj_step leaves them one step behind."""
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+
+    def reset(self, placement: Placement) -> None:
+        """Start the trial that `placement` describes; the arm stands at its start, hand open."""
+        self.arrange(placement)
         joints = home_joints(placement)
         place_arm(self.model, self.data, joints)
         self._follower.reset(joints)
@@ -135,9 +141,7 @@ class FastSimulation:
         """Pictures (size, size, 3) of both cameras, by camera name."""
         if self._renderer is None:
             raise RuntimeError("this simulation was made without pictures (image_size=None)")
-        # mj_step leaves kinematics one step behind; a picture must show what qpos says.
-        mujoco.mj_kinematics(self.model, self.data)
-        mujoco.mj_camlight(self.model, self.data)
+        self.update_kinematics()
         return {name: self._renderer.render(self.data, name) for name in CAMERAS}
 
     def observe(self, instruction: str) -> Observation:

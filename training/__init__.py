@@ -1,0 +1,1 @@
+"""Alignment training: SFT, GRPO, the action head, export to a policy bundle."""
