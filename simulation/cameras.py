@@ -33,23 +33,44 @@ class SimulatedCamera:
         return float(0.5 * height / np.tan(np.deg2rad(self.fovy) / 2))
 
 
-def _looking(name: str, position: tuple[float, float, float], target: tuple[float, float, float],
-             right: tuple[float, float, float], **fields: object) -> SimulatedCamera:
+def _looking(
+    name: str,
+    position: tuple[float, float, float],
+    target: tuple[float, float, float],
+    right: tuple[float, float, float],
+    **fields: object,
+) -> SimulatedCamera:
     forward = np.subtract(target, position)
     up = np.cross(right, forward / np.linalg.norm(forward))
     return SimulatedCamera(
-        name=name, position=position, right=right, up=tuple(up.tolist()), **fields  # type: ignore[arg-type]
+        name=name,
+        position=position,
+        right=right,
+        up=tuple(up.tolist()),
+        **fields,  # type: ignore[arg-type]
     )
 
 
 CAMERAS: Final = {
     FRONT: _looking(
-        FRONT, (1.16, 0.0, 0.74), (0.475, 0.0, 0.02), (0.0, 1.0, 0.0),
-        product="Intel RealSense D435", serial="834412070001", on_hand=False, fovy=42.0,
+        FRONT,
+        (1.16, 0.0, 0.74),
+        (0.475, 0.0, 0.02),
+        (0.0, 1.0, 0.0),
+        product="Intel RealSense D435",
+        serial="834412070001",
+        on_hand=False,
+        fovy=42.0,
     ),
     WRIST: _looking(
-        WRIST, (0.075, 0.0, 0.028), (0.028, 0.0, 0.1234), (0.0, 1.0, 0.0),
-        product="Intel RealSense D405", serial="128422270002", on_hand=True, fovy=70.0,
+        WRIST,
+        (0.075, 0.0, 0.028),
+        (0.028, 0.0, 0.1234),
+        (0.0, 1.0, 0.0),
+        product="Intel RealSense D405",
+        serial="128422270002",
+        on_hand=True,
+        fovy=70.0,
     ),
 }
 

@@ -99,8 +99,12 @@ class Expert:
         yaw = self._grasp_yaw or 0.0
         if self.phase == "lift":
             return _down_pose(here[0], here[1], TRAVEL_HEIGHT + 0.02, yaw), TRAVEL_STEP
-        # The object may sit off the gripper's centre; put the object, not the gripper, in the middle.
-        offset = np.clip(obj[:2] - here[:2], -0.02, 0.02) if self.phase in ("move", "lower") else np.zeros(2)
+        # The object may sit off the gripper's centre; bring the object to the middle.
+        offset = (
+            np.clip(obj[:2] - here[:2], -0.02, 0.02)
+            if self.phase in ("move", "lower")
+            else np.zeros(2)
+        )
         if self.phase == "move":
             return _down_pose(*(target[:2] - offset), TRAVEL_HEIGHT + 0.02, 0.0), TRAVEL_STEP
         if self.phase == "lower":

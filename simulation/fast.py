@@ -51,7 +51,7 @@ class SceneRenderer:
 
 
 class FastSimulation:
-    """One trial at a time: `reset`, then `advance` a control period at a time, `observe` and `score`.
+    """One trial at a time: `reset`, then `advance` a period at a time, `observe` and `score`.
 
     `time` counts seconds from the reset. `image_size` None does without pictures.
     """
@@ -120,7 +120,9 @@ class FastSimulation:
         setpoint = self._follower.step(pose)
         self._commanded = setpoint.pose
         wanted = FR3.gripper_width / 2 if gripper >= 0.5 else 0.0
-        self._finger_goal += float(np.clip(wanted - self._finger_goal, -self._finger_step, self._finger_step))
+        self._finger_goal += float(
+            np.clip(wanted - self._finger_goal, -self._finger_step, self._finger_step)
+        )
         control = self.data.ctrl
         # ctrl enters as stiffness * ctrl; the shift adds the damping's velocity reference.
         control[:7] = setpoint.joints + self._feedforward * setpoint.velocity

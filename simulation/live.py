@@ -23,12 +23,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 import mujoco
 from franky_sim import SimulationServer
-from franky_sim.franka_robot_server import FrankaRobotServer
+from franky_sim.franka_server import FrankaServer
 from franky_sim.mujoco_simulator import MujocoSimulator
 
 from simulation import world
@@ -46,6 +45,8 @@ CATCH_UP: Final = 0.05
 """Lag [s] beyond which lost time is given up instead of made good with faster ticks."""
 SETTLE_TICKS: Final = 200
 """Ticks for the objects to come to rest before the first picture."""
+CLIENT_ERRORS: Final = 10
+"""Errors of clients that one tick puts up with."""
 EMPTY_TABLE: Final = Placement("", "", 0, {}, {}, (0.0,) * 7)
 NICENESS: Final = -5
 _PR_SET_PDEATHSIG: Final = 1
@@ -128,6 +129,9 @@ class LiveSimulation:
         """Raises OSError: a port is in use; SharedStateError: the block is another's."""
         self._simulator = _prepared_simulator()
         self._server = _listening_server(self._simulator, hostname)
+        self._servers: list[FrankaServer] = []
+        for arm in self._server.robot_servers:
+            self._servers += [arm, arm.gripper_server]
         self._model, self._data = self._simulator.model, self._simulator.data
         self.trial = LiveTrial(self._model, self._data)
         self._control = ControlServer(control_port)
@@ -163,11 +167,12 @@ class LiveSimulation:
 
     def _tick(self) -> None:
         # Not SimulationServer.run_once: its sleep(0) alone costs 80 us of a tick.
-        for robot in self._server.robot_servers:
-            _guarded(robot, robot.process_commands)
+        for server in self._servers:
+            _process_commands(server)
         self._simulator.step()
-        for robot in self._server.robot_servers:
-            _guarded(robot, robot.send_state)
+        for server in self._servers:
+            with contextlib.suppress(OSError):  # a client that is gone is noticed when reading
+                FrankaServer.send_state(server)
 
     def _publish(self) -> None:
         data = self._data
@@ -215,15 +220,26 @@ def _listening_server(simulator: MujocoSimulator, hostname: str) -> SimulationSe
     return server
 
 
-def _guarded(robot: FrankaRobotServer, call: Callable[[], None]) -> None:
-    """Let a client that broke off or sends rubbish lose its connection, not the simulation."""
-    try:
-        call()
-    except (OSError, KeyError, ValueError, struct.error) as error:
-        log.warning("client dropped: %s: %s", type(error).__name__, error)
-        robot.reset_state()
-        if robot.gripper_server is not None:
-            robot.gripper_server.reset_state()
+def _process_commands(server: FrankaServer) -> None:
+    """Let a client that broke off or sends rubbish lose its connection, not the simulation.
+
+    Tried again after an error, because the arm needs its torque in every tick.
+
+    Raises:
+        RuntimeError: errors without end.
+    """
+    for _ in range(CLIENT_ERRORS):
+        try:
+            # Not the subclass's own, in which the arm's server also drives the hand's.
+            FrankaServer.process_commands(server)
+            return
+        except OSError as error:
+            # A reply to a client that has left; the connection itself ends at the next reading.
+            log.warning("a client left before its reply: %s", error)
+        except (KeyError, ValueError, struct.error) as error:
+            log.warning("a client sent what is not libfranka's protocol: %r", error)
+            server.reset_state()
+    raise RuntimeError(f"{CLIENT_ERRORS} client errors within one tick")
 
 
 def _reset_arguments(request: Message) -> tuple[str, str, int]:

@@ -186,7 +186,10 @@ def _part(
 
 
 def _ring(
-    body: ET.Element, shape: ContainerShape, sides: int, colours: tuple[tuple[float, float, float], ...]
+    body: ET.Element,
+    shape: ContainerShape,
+    sides: int,
+    colours: tuple[tuple[float, float, float], ...],
 ) -> None:
     """Walls as a regular polygon; colours alternate around it."""
     thickness, half_height = 0.004, shape.height / 2
@@ -195,19 +198,38 @@ def _ring(
     for i in range(sides):
         angle = 2 * np.pi * i / sides
         pos = (radius * float(np.cos(angle)), radius * float(np.sin(angle)), half_height)
-        _part(body, "box", (thickness, half_length, half_height), colours[i % len(colours)], pos, (0, 0, angle))
+        _part(
+            body,
+            "box",
+            (thickness, half_length, half_height),
+            colours[i % len(colours)],
+            pos,
+            (0, 0, angle),
+        )
 
 
 def _carton(body: ET.Element) -> None:
     shape = CONTAINER_SHAPES["box"]
     cardboard, inside = (0.72, 0.50, 0.28), (0.82, 0.62, 0.40)
-    _part(body, "box", (shape.inner + 0.004,) * 2 + (shape.floor / 2,), inside, (0, 0, shape.floor / 2))
+    _part(
+        body,
+        "box",
+        (shape.inner + 0.004,) * 2 + (shape.floor / 2,),
+        inside,
+        (0, 0, shape.floor / 2),
+    )
     _ring(body, shape, 4, (cardboard,))
 
 
 def _bowl(body: ET.Element) -> None:
     shape = CONTAINER_SHAPES["bowl"]
-    _part(body, "cylinder", (shape.inner, shape.floor / 2), (0.35, 0.80, 0.65), (0, 0, shape.floor / 2))
+    _part(
+        body,
+        "cylinder",
+        (shape.inner, shape.floor / 2),
+        (0.35, 0.80, 0.65),
+        (0, 0, shape.floor / 2),
+    )
     _ring(body, shape, 12, ((0.10, 0.55, 0.42),))
 
 
@@ -221,8 +243,16 @@ def _plate(body: ET.Element) -> None:
 def _basket(body: ET.Element) -> None:
     shape = CONTAINER_SHAPES["basket"]
     dark, light = (0.42, 0.16, 0.36), (0.58, 0.28, 0.50)
-    _part(body, "cylinder", (shape.inner, shape.floor / 2), (0.50, 0.22, 0.44), (0, 0, shape.floor / 2))
+    _part(
+        body,
+        "cylinder",
+        (shape.inner, shape.floor / 2),
+        (0.50, 0.22, 0.44),
+        (0, 0, shape.floor / 2),
+    )
     _ring(body, shape, 10, (dark, light))
     for side in (-1, 1):
         x = side * (shape.inner + 0.006)
-        _look(body, "capsule", (0.005, 0.022), light, (x, 0, shape.height + 0.008), (np.pi / 2, 0, 0))
+        _look(
+            body, "capsule", (0.005, 0.022), light, (x, 0, shape.height + 0.008), (np.pi / 2, 0, 0)
+        )

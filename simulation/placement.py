@@ -55,13 +55,22 @@ def sample_placement(task_name: str, obj: str, seed: int) -> Placement:
     """
     task = get_task(task_name)
     check_object(obj)
-    key = [seed, list(CONTAINERS).index(task.source), list(CONTAINERS).index(task.target), OBJECTS.index(obj)]
+    key = [
+        seed,
+        list(CONTAINERS).index(task.source),
+        list(CONTAINERS).index(task.target),
+        OBJECTS.index(obj),
+    ]
     rng = np.random.default_rng(key)
-    other_container = str(rng.choice([c for c in CONTAINERS if c not in (task.source, task.target)]))
+    other_container = str(
+        rng.choice([c for c in CONTAINERS if c not in (task.source, task.target)])
+    )
     names = (task.source, task.target, other_container)
     spots = _sample_spots(rng, len(names))
     containers = {
-        name: BodyPose(x, y, 0.0, float(rng.uniform(-np.pi / 4, np.pi / 4)) if name == "box" else 0.0)
+        name: BodyPose(
+            x, y, 0.0, float(rng.uniform(-np.pi / 4, np.pi / 4)) if name == "box" else 0.0
+        )
         for name, (x, y) in zip(names, spots, strict=True)
     }
     other_object = str(rng.choice([o for o in OBJECTS if o != obj]))
@@ -81,7 +90,9 @@ def apply_placement(model: mujoco.MjModel, data: mujoco.MjData, placement: Place
         data.mocap_pos[mocap] = (pose.x, pose.y, pose.z)
         data.mocap_quat[mocap] = _yaw_quaternion(pose.yaw)
     for i, name in enumerate(OBJECTS):
-        put_away = BodyPose(-1.5, 1.5 + 0.5 * i, -0.75 + objects.OBJECT_SHAPES[name].half_size[2], 0.0)
+        put_away = BodyPose(
+            -1.5, 1.5 + 0.5 * i, -0.75 + objects.OBJECT_SHAPES[name].half_size[2], 0.0
+        )
         pose = placement.objects.get(name, put_away)
         joint = model.joint(objects.object_body(name))
         start = joint.qposadr[0]
@@ -116,7 +127,9 @@ def _object_in(rng: np.random.Generator, obj: str, container: str, at: BodyPose)
     dx, dy = rng.uniform(-SOURCE_OFFSET, SOURCE_OFFSET, 2)
     floor = objects.CONTAINER_SHAPES[container].floor
     z = floor + objects.OBJECT_SHAPES[obj].half_size[2] + 0.001
-    return BodyPose(float(at.x + dx), float(at.y + dy), z, float(rng.uniform(-np.pi / 4, np.pi / 4)))
+    return BodyPose(
+        float(at.x + dx), float(at.y + dy), z, float(rng.uniform(-np.pi / 4, np.pi / 4))
+    )
 
 
 def _yaw_quaternion(yaw: float) -> tuple[float, float, float, float]:

@@ -56,7 +56,9 @@ class Scorer:
         grasped = touched and float(data.qpos[self._fingers].sum()) < FR3.gripper_width - 0.004
         lifted = position[2] > self._start_height + LIFTED_HEIGHT
         hand = data.xpos[self._hand]
-        reached = float(np.linalg.norm(hand[:2] - position[:2])) < 0.03 and hand[2] - position[2] < 0.15
+        reached = (
+            float(np.linalg.norm(hand[:2] - position[:2])) < 0.03 and hand[2] - position[2] < 0.15
+        )
         reached_stages = (reached, grasped, grasped and lifted, inside, success)
         for stage, achieved in enumerate(reached_stages):
             if achieved:

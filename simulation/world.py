@@ -1,7 +1,7 @@
 """The one world of the simulation: table, FR3 with hand, objects, containers, cameras, lights.
 
-`furnish` turns franky-sim's scene (robot and meshes, Apache-2.0, see its NOTICE) into ours; the live
-server and the fast simulation compile the same elements.
+`furnish` turns franky-sim's scene (robot and meshes, Apache-2.0, see its NOTICE) into ours; the
+live server and the fast simulation compile the same elements.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _child(scene: ET.Element, tag: str) -> ET.Element:
 
 def _set_visual(visual: ET.Element) -> None:
     visual.clear()
-    ET.SubElement(visual, "headlight", ambient="0.38 0.38 0.38", diffuse="0.35 0.35 0.35", specular="0 0 0")
+    ET.SubElement(
+        visual, "headlight", ambient="0.38 0.38 0.38", diffuse="0.35 0.35 0.35", specular="0 0 0"
+    )
     # No multisampling and no shadows: they cost ten times the rest on a CPU.
     ET.SubElement(visual, "quality", offsamples="0", shadowsize="0", numslices="14", numstacks="8")
     ET.SubElement(visual, "global", offwidth="1280", offheight="720")
@@ -90,16 +92,40 @@ def _set_visual(visual: ET.Element) -> None:
 
 
 def _add_table_and_lights(worldbody: ET.Element) -> None:
-    ET.SubElement(worldbody, "geom", name="table", type="box", size="0.55 0.75 0.03", pos="0.40 0 -0.03",
-                  rgba="0.62 0.57 0.50 1", group=objects.VISUAL_GROUP, friction="1.0 0.02 0.001")
-    ET.SubElement(worldbody, "geom", name="floor", type="plane", size="3 6 0.1", pos="0 0 -0.75",
-                  rgba="0.32 0.34 0.38 1", group=objects.VISUAL_GROUP)
+    ET.SubElement(
+        worldbody,
+        "geom",
+        name="table",
+        type="box",
+        size="0.55 0.75 0.03",
+        pos="0.40 0 -0.03",
+        rgba="0.62 0.57 0.50 1",
+        group=objects.VISUAL_GROUP,
+        friction="1.0 0.02 0.001",
+    )
+    ET.SubElement(
+        worldbody,
+        "geom",
+        name="floor",
+        type="plane",
+        size="3 6 0.1",
+        pos="0 0 -0.75",
+        rgba="0.32 0.34 0.38 1",
+        group=objects.VISUAL_GROUP,
+    )
     for position, direction, brightness in (
         ("0.6 0 2.5", "0 0 -1", "0.45 0.45 0.44"),
         ("1.5 1.2 1.6", "-1 -1 -1", "0.30 0.30 0.32"),
     ):
-        ET.SubElement(worldbody, "light", pos=position, dir=direction, diffuse=brightness,
-                      specular="0.05 0.05 0.05", castshadow="false")
+        ET.SubElement(
+            worldbody,
+            "light",
+            pos=position,
+            dir=direction,
+            diffuse=brightness,
+            specular="0.05 0.05 0.05",
+            castshadow="false",
+        )
 
 
 def _simplify_robot(scene: ET.Element, worldbody: ET.Element) -> None:
@@ -119,11 +145,13 @@ def _simplify_robot(scene: ET.Element, worldbody: ET.Element) -> None:
             used.add(mesh)
             dark = is_finger or name == HAND
             geom.attrib.pop("material", None)
-            geom.attrib.update({
-                "class": "visual",
-                "group": objects.VISUAL_GROUP,
-                "rgba": "0.22 0.23 0.26 1" if dark else "0.92 0.92 0.94 1",
-            })
+            geom.attrib.update(
+                {
+                    "class": "visual",
+                    "group": objects.VISUAL_GROUP,
+                    "rgba": "0.22 0.23 0.26 1" if dark else "0.92 0.92 0.94 1",
+                }
+            )
         if is_finger:
             _add_finger_collision(body)
         if name == HAND:
@@ -140,8 +168,17 @@ def _add_finger_collision(finger: ET.Element) -> None:
 
 
 def _collide(body: ET.Element, size: str, position: str, friction: str) -> None:
-    ET.SubElement(body, "geom", type="box", size=size, pos=position, friction=friction, condim="4",
-                  group=objects.COLLISION_GROUP, mass="0")
+    ET.SubElement(
+        body,
+        "geom",
+        type="box",
+        size=size,
+        pos=position,
+        friction=friction,
+        condim="4",
+        group=objects.COLLISION_GROUP,
+        mass="0",
+    )
 
 
 def _add_impedance_actuators(scene: ET.Element) -> None:
@@ -156,9 +193,18 @@ def _add_impedance_actuators(scene: ET.Element) -> None:
         _position_actuator(actuators, joint, FINGER_STIFFNESS, FINGER_DAMPING, FINGER_FORCE)
 
 
-def _position_actuator(actuators: ET.Element, joint: str, stiffness: float, damping: float, limit: float) -> None:
-    ET.SubElement(actuators, "position", name=joint, joint=joint, kp=str(stiffness), kv=str(damping),
-                  forcerange=f"{-limit} {limit}")
+def _position_actuator(
+    actuators: ET.Element, joint: str, stiffness: float, damping: float, limit: float
+) -> None:
+    ET.SubElement(
+        actuators,
+        "position",
+        name=joint,
+        joint=joint,
+        kp=str(stiffness),
+        kv=str(damping),
+        forcerange=f"{-limit} {limit}",
+    )
 
 
 def joint_addresses(model: mujoco.MjModel, joints: tuple[str, ...]) -> np.ndarray:

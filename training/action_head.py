@@ -83,14 +83,21 @@ class Block(nn.Module):
         self.attention = Attention(width, config.hidden if cross else width, config.heads)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width),
+            nn.GELU(approximate="tanh"),
+            nn.Dropout(config.dropout),
+            nn.Linear(4 * width, width),
         )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         shift, scale = self.modulation(F.silu(time))[:, None].chunk(2, -1)
         normed = self.norm(x) * (1 + scale) + shift
-        attended = self.attention(normed, context, mask) if self.cross else self.attention(normed, normed, None)
+        attended = (
+            self.attention(normed, context, mask)
+            if self.cross
+            else self.attention(normed, normed, None)
+        )
         x = x + self.dropout(attended)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
@@ -104,7 +111,9 @@ class ActionHead(nn.Module):
         width, packed = config.width, ACTION_DIMENSION * config.pack
         self.context_norm = nn.LayerNorm(config.hidden)
         self.state = nn.Sequential(
-            nn.Linear(STATE_DIMENSION + 3 * READOUT_DIMENSION, width), nn.SiLU(), nn.Linear(width, 2 * width)
+            nn.Linear(STATE_DIMENSION + 3 * READOUT_DIMENSION, width),
+            nn.SiLU(),
+            nn.Linear(width, 2 * width),
         )
         self.action_in = nn.Linear(packed, width)
         self.action_time = nn.Linear(2 * width, width)
@@ -123,10 +132,12 @@ class ActionHead(nn.Module):
         finest = (readout / 0.008).clamp(-1.5, 1.5)
         return self.state(torch.cat([state, coarse, fine, finest], dim=1)).unflatten(1, (2, -1))
 
-    def velocity(self, noisy: Tensor, t: Tensor, hidden: Tensor, mask: Tensor, state_tokens: Tensor) -> Tensor:
+    def velocity(
+        self, noisy: Tensor, t: Tensor, hidden: Tensor, mask: Tensor, state_tokens: Tensor
+    ) -> Tensor:
         """Velocity (B, horizon, 7) at `noisy` actions and times t (B,) in 0..1.
 
-        hidden (B', L, C) must have passed `context_norm`; mask (B', 1, 1, L) is True for real tokens;
+        hidden (B', L, C) must have passed `context_norm`; mask (B', 1, 1, L) is True where real;
         B is a multiple of B' (several noise draws of one example stand side by side).
         """
         time = self._embed_time(t)
@@ -138,7 +149,15 @@ class ActionHead(nn.Module):
             x = block(x, time, hidden, mask)
         return self.out(self.out_norm(x[:, state_tokens.shape[1] :])).reshape(noisy.shape)
 
-    def loss(self, actions: Tensor, hidden: Tensor, mask: Tensor, state: Tensor, readout: Tensor, draws: int) -> Tensor:
+    def loss(
+        self,
+        actions: Tensor,
+        hidden: Tensor,
+        mask: Tensor,
+        state: Tensor,
+        readout: Tensor,
+        draws: int,
+    ) -> Tensor:
         """Flow-matching loss over `draws` noise samples of each example."""
         context = self.context_norm(hidden)
         visible = mask[:, None, None, :]
@@ -157,7 +176,15 @@ class ActionHead(nn.Module):
         predicted = self.velocity(noisy, t, context, visible, tokens)
         return F.mse_loss(predicted.float(), actions - noise)
 
-    def sample(self, noise: Tensor, hidden: Tensor, mask: Tensor, state: Tensor, readout: Tensor, steps: int) -> Tensor:
+    def sample(
+        self,
+        noise: Tensor,
+        hidden: Tensor,
+        mask: Tensor,
+        state: Tensor,
+        readout: Tensor,
+        steps: int,
+    ) -> Tensor:
         """Normalised actions (B, horizon, 7) by `steps` Euler steps from `noise`."""
         context, visible = self.context_norm(hidden), mask.bool()[:, None, None, :]
         tokens, actions = self.encode_state(state, readout), noise

@@ -9,13 +9,19 @@ from __future__ import annotations
 import base64
 import importlib.util
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tokenizers import AddedToken
 from torch import Tensor, nn
-from transformers import Qwen2Tokenizer, Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision_utils
+from transformers import (
+    Qwen2Tokenizer,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    vision_utils,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 SPECIAL_TOKENS = (
@@ -67,9 +73,15 @@ def lab_tokenizer(ranks: int) -> Qwen2Tokenizer:
     vocabulary = {text(token): rank for token, rank in table.items()}
     vocabulary |= {token: ranks + i for i, token in enumerate(SPECIAL_TOKENS)}
     tokenizer = Qwen2Tokenizer(
-        vocab=vocabulary, merges=merges, unk_token=None, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+        vocab=vocabulary,
+        merges=merges,
+        unk_token=None,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
     )
-    tokenizer.add_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.add_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS]
+    )
     return tokenizer
 
 
@@ -86,7 +98,7 @@ def _last_merge(table: dict[bytes, int], token: bytes, rank: int) -> tuple[bytes
     """The two parts whose merge made `token`: its BPE with the ranks below its own."""
     parts = [bytes([b]) for b in token]
     while len(parts) > 2:
-        ranks = [table.get(a + b, len(table)) for a, b in zip(parts, parts[1:], strict=False)]
+        ranks = [table.get(a + b, len(table)) for a, b in pairwise(parts)]
         best = min(range(len(ranks)), key=ranks.__getitem__)
         if ranks[best] >= rank:
             break
@@ -95,7 +107,9 @@ def _last_merge(table: dict[bytes, int], token: bytes, rank: int) -> tuple[bytes
     return left, right
 
 
-def lab_backbone(config: LabBackboneConfig, tokenizer: Qwen2Tokenizer) -> Qwen3VLForConditionalGeneration:
+def lab_backbone(
+    config: LabBackboneConfig, tokenizer: Qwen2Tokenizer
+) -> Qwen3VLForConditionalGeneration:
     """A Qwen3-VL of transformers' own class with random weights."""
     half = config.hidden // config.heads // 2
     share = half // 4
@@ -115,7 +129,10 @@ def lab_backbone(config: LabBackboneConfig, tokenizer: Qwen2Tokenizer) -> Qwen3V
         "eos_token_id": token_id("<|im_end|>"),
         "pad_token_id": token_id("<|endoftext|>"),
         "rope_parameters": {
-            "rope_type": "default", "rope_theta": 1e4, "mrope_section": sections, "mrope_interleaved": True,
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "mrope_section": sections,
+            "mrope_interleaved": True,
         },
     }  # fmt: skip
     vision = {
@@ -157,7 +174,10 @@ class PromptBatch:
 
 
 def encode_prompts(
-    instructions: list[str], tokenizer: Qwen2Tokenizer, model: Qwen3VLForConditionalGeneration, grid: int
+    instructions: list[str],
+    tokenizer: Qwen2Tokenizer,
+    model: Qwen3VLForConditionalGeneration,
+    grid: int,
 ) -> PromptBatch:
     """Prompts with one image placeholder a camera, padded on the left to one length.
 
@@ -165,7 +185,9 @@ def encode_prompts(
     """
     merge = model.config.vision_config.spatial_merge_size
     picture = VISION_START + IMAGE_TOKEN * (grid // merge) ** 2 + VISION_END
-    texts = [PROMPT.replace("{instruction}", text).replace("{image}", picture) for text in instructions]
+    texts = [
+        PROMPT.replace("{instruction}", text).replace("{image}", picture) for text in instructions
+    ]
     rows = [tokenizer.encode(text) for text in texts]
     length = max(len(row) for row in rows)
     padding = model.config.text_config.pad_token_id
@@ -182,7 +204,7 @@ def encode_prompts(
 
 
 class FixedGridVision(nn.Module):
-    """Qwen3-VL's vision tower for square pictures of one patch grid, without data-dependent shapes."""
+    """Qwen3-VL's vision tower for square pictures of one grid, no data-dependent shapes."""
 
     def __init__(self, tower: nn.Module, grid: int) -> None:
         super().__init__()
@@ -191,7 +213,9 @@ class FixedGridVision(nn.Module):
         self.tokens = self.patches // tower.config.spatial_merge_size**2
         size = torch.tensor([[1, grid, grid]])
         merge = tower.config.spatial_merge_size
-        cos, sin = tower.rotary_pos_emb(torch.zeros(1), vision_utils.get_vision_position_ids(size, merge))
+        cos, sin = tower.rotary_pos_emb(
+            torch.zeros(1), vision_utils.get_vision_position_ids(size, merge)
+        )
         taps, weights = vision_utils.get_vision_interpolation_indices_and_weights(
             size,
             num_grid_per_side=tower.num_grid_per_side,
@@ -199,7 +223,12 @@ class FixedGridVision(nn.Module):
             align_corners=tower.interpolation_align_corners,
             spatial_merge_size=merge,
         )
-        for name, value in (("cos", cos[:, None]), ("sin", sin[:, None]), ("taps", taps), ("weights", weights)):
+        for name, value in (
+            ("cos", cos[:, None]),
+            ("sin", sin[:, None]),
+            ("taps", taps),
+            ("weights", weights),
+        ):
             self.register_buffer(name, value.detach(), persistent=False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -224,7 +253,10 @@ class FixedGridVision(nn.Module):
         query, key, value = qkv.permute(2, 0, 1, 3, 4).unbind(0)
         query, key = self._rotate(query), self._rotate(key)
         out = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale=attention.scaling
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            scale=attention.scaling,
         )
         return attention.proj(out.transpose(1, 2).reshape(count, self.patches, -1))
 
@@ -243,13 +275,19 @@ class Prefix(nn.Module):
         self.layer = layer
         self.image_token = model.config.image_token_id
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, pixel_values: Tensor) -> Tensor:
-        """ids, mask (B, L); positions (3, B, L); pixels (B, cameras, P, C) -> hidden (B, L, hidden)."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, pixel_values: Tensor
+    ) -> Tensor:
+        """ids, mask (B, L); positions (3, B, L); pixels (B, cameras, P, C) -> (B, L, hidden)."""
         batch, length = input_ids.shape
         tokens, deepstack = self.vision(pixel_values.flatten(0, 1))
         is_image = input_ids == self.image_token
         total = tokens.shape[1] * pixel_values.shape[1]
-        slots = (is_image.long().cumsum(1) - 1).clamp(0, total - 1)[..., None].expand(-1, -1, tokens.shape[-1])
+        slots = (
+            (is_image.long().cumsum(1) - 1)
+            .clamp(0, total - 1)[..., None]
+            .expand(-1, -1, tokens.shape[-1])
+        )
 
         def spread(features: Tensor) -> Tensor:
             return features.reshape(batch, total, -1).gather(1, slots)
@@ -261,7 +299,9 @@ class Prefix(nn.Module):
         mask = (steps[:, None] >= steps[None])[None, None] & attention_mask.bool()[:, None, None, :]
         mask = mask | (steps[:, None] == steps[None])[None, None]  # keeps padded rows finite
         for i in range(self.layer):
-            out = self.text.layers[i](hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=None)
+            out = self.text.layers[i](
+                hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=None
+            )
             hidden = out[0] if isinstance(out, tuple) else out
             if i < len(deepstack):
                 added = spread(deepstack[i]).to(hidden.dtype)
@@ -270,7 +310,7 @@ class Prefix(nn.Module):
 
 
 def to_patches(images: Tensor, patch: int, merge: int = 2) -> Tensor:
-    """uint8 pictures (..., size, size, 3) -> normalised patches (..., P, patch * patch * 3), merge order.
+    """uint8 pictures (..., size, size, 3) -> patches (..., P, patch * patch * 3), merge order.
 
     As transformers' Qwen2VLImageProcessor with mean and std 0.5 and one temporal frame.
     """

@@ -1,4 +1,4 @@
-"""Scripted demonstrations in the fast simulation: 60 a task, 15 an object, as the paper's data sets.
+"""Scripted demonstrations in the fast simulation: 60 a task, as the paper's data sets.
 
 In part of the episodes the executed waypoints carry noise while the labels stay clean, so that the
 data show how to recover (DART, Laskey et al. 2017).
@@ -48,11 +48,15 @@ class Demonstration:
     grips: Vector
 
 
-def demonstrate(simulation: FastSimulation, placement: Placement, rng: np.random.Generator) -> Demonstration | None:
+def demonstrate(
+    simulation: FastSimulation, placement: Placement, rng: np.random.Generator
+) -> Demonstration | None:
     """Run the expert once; None if it failed."""
     simulation.reset(placement)
     expert, noisy = Expert(placement), rng.random() < NOISY_SHARE
-    rows: dict[str, list[np.ndarray | float]] = {name: [] for name in ("images", "pose", "opening", "truth", "waypoints", "grips")}
+    rows: dict[str, list[np.ndarray | float]] = {
+        name: [] for name in ("images", "pose", "opening", "truth", "waypoints", "grips")
+    }
     steps = 0
     while not expert.done and steps < MAX_STEPS:
         rows["images"].append(np.stack(list(simulation.images().values())))
@@ -74,7 +78,12 @@ def demonstrate(simulation: FastSimulation, placement: Placement, rng: np.random
 
 
 def _executed(waypoint: Waypoint, noisy: bool, rng: np.random.Generator) -> Vector:
-    scale = {"reach": WIDE_NOISE, "move": WIDE_NOISE, "descend": FINE_NOISE, "lift": FINE_NOISE}.get(waypoint.phase)
+    scale = {
+        "reach": WIDE_NOISE,
+        "move": WIDE_NOISE,
+        "descend": FINE_NOISE,
+        "lift": FINE_NOISE,
+    }.get(waypoint.phase)
     if not noisy or scale is None:
         return waypoint.pose
     return np.concatenate([waypoint.pose[:3] + rng.normal(0, scale), waypoint.pose[3:]])
@@ -117,11 +126,17 @@ def _write(out: Path, kept: list[tuple[Demonstration, int]]) -> None:
         images[start : start + len(demo.pose)] = demo.images
         start += len(demo.pose)
     images.flush()
-    state = [bundle.state_vector(p, float(o)) for demo, _ in kept for p, o in zip(demo.pose, demo.opening, strict=True)]
+    state = [
+        bundle.state_vector(p, float(o))
+        for demo, _ in kept
+        for p, o in zip(demo.pose, demo.opening, strict=True)
+    ]
     actions = [
         bundle.to_relative(pose, waypoints, grips)
         for demo, _ in kept
-        for pose, waypoints, grips in zip(demo.pose, chunks(demo.waypoints), chunks(demo.grips), strict=True)
+        for pose, waypoints, grips in zip(
+            demo.pose, chunks(demo.waypoints), chunks(demo.grips), strict=True
+        )
     ]
     np.savez(
         out / "rows.npz",
@@ -134,7 +149,9 @@ def _write(out: Path, kept: list[tuple[Demonstration, int]]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Record scripted demonstrations in the fast simulation.")
+    parser = argparse.ArgumentParser(
+        description="Record scripted demonstrations in the fast simulation."
+    )
     parser.add_argument("--per-task", type=int, default=60)
     parser.add_argument("--seed", type=int, default=500_000)
     parser.add_argument("--out", type=Path, required=True)

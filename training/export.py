@@ -90,28 +90,48 @@ def graphs(backbone: GroundedBackbone, head: ActionHead) -> list[Graph]:
     generator = torch.Generator().manual_seed(0)
     prompt = torch.tensor([4, 9])
     size = backbone.config.image_size
-    pictures = torch.randint(0, 256, (2, len(CAMERAS), size, size, 3), dtype=torch.uint8, generator=generator)
+    pictures = torch.randint(
+        0, 256, (2, len(CAMERAS), size, size, 3), dtype=torch.uint8, generator=generator
+    )
     batch = backbone.prompts.select(prompt)
     # Only the first prompt decides the length, so that no row of the example is all padding.
     pixels = to_patches(pictures, backbone.config.patch_size)
     with torch.no_grad():
         hidden = backbone.prefix(batch.ids, batch.mask, batch.positions, pixels)
-    rows, length = torch.export.Dim("batch", min=1, max=32), torch.export.Dim("length", min=40, max=1024)
+    rows, length = (
+        torch.export.Dim("batch", min=1, max=32),
+        torch.export.Dim("length", min=40, max=1024),
+    )
     state = torch.rand(2, STATE_DIMENSION, generator=generator) * 2 - 1
     noise = torch.randn(2, head.config.horizon, ACTION_DIMENSION, generator=generator)
     return [
         Graph(
             "backbone",
             backbone.prefix,
-            {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions, "pixel_values": pixels},
-            {"input_ids": {0: rows, 1: length}, "attention_mask": {0: rows, 1: length}, "position_ids": {1: rows, 2: length}, "pixel_values": {0: rows}},
+            {
+                "input_ids": batch.ids,
+                "attention_mask": batch.mask,
+                "position_ids": batch.positions,
+                "pixel_values": pixels,
+            },
+            {
+                "input_ids": {0: rows, 1: length},
+                "attention_mask": {0: rows, 1: length},
+                "position_ids": {1: rows, 2: length},
+                "pixel_values": {0: rows},
+            },
             "hidden",
         ),
         Graph(
             "head",
             HeadGraph(backbone.readout, head),
             {"hidden": hidden, "mask": batch.mask, "state": state, "noise": noise},
-            {"hidden": {0: rows, 1: length}, "mask": {0: rows, 1: length}, "state": {0: rows}, "noise": {0: rows}},
+            {
+                "hidden": {0: rows, 1: length},
+                "mask": {0: rows, 1: length},
+                "state": {0: rows},
+                "noise": {0: rows},
+            },
             "actions",
         ),
     ]
@@ -138,11 +158,17 @@ def export_graph(graph: Graph, directory: Path) -> dict[str, np.ndarray]:
     with torch.no_grad():
         expected = graph.module(*graph.inputs.values()).numpy()
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    answer = session.run([graph.output], {name: value.numpy() for name, value in graph.inputs.items()})[0]
+    answer = session.run(
+        [graph.output], {name: value.numpy() for name, value in graph.inputs.items()}
+    )[0]
     difference = float(np.abs(answer - expected).max())
     if difference > PARITY:
-        raise RuntimeError(f"{path.name}: ONNX Runtime differs from eager PyTorch by {difference:.2e} (allowed {PARITY})")
-    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, differs from eager by {difference:.1e}")
+        raise RuntimeError(
+            f"{path.name}: ONNX Runtime and eager PyTorch differ by {difference:.1e} ({PARITY})"
+        )
+    print(
+        f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, differs from eager by {difference:.1e}"
+    )
     reference = {f"{graph.name}_in_{name}": value.numpy() for name, value in graph.inputs.items()}
     return reference | {f"{graph.name}_out_{graph.output}": expected}
 
@@ -157,7 +183,9 @@ def _store_half(path: Path) -> None:
             kept.append(weight)
             continue
         kept.append(numpy_helper.from_array(array.astype(np.float16), weight.name + "_half"))
-        casts.append(helper.make_node("Cast", [weight.name + "_half"], [weight.name], to=TensorProto.FLOAT))
+        casts.append(
+            helper.make_node("Cast", [weight.name + "_half"], [weight.name], to=TensorProto.FLOAT)
+        )
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     nodes = [*casts, *model.graph.node]
@@ -190,6 +218,7 @@ def export(backbone_dir: Path, head_dir: Path, name: str, notes: str, out: Path)
         "commit": _commit(),
         "notes": notes,
         "backbone": json.loads((backbone_dir / "grounding.json").read_text()),
+        "readout": json.loads((backbone_dir / "readout.json").read_text()),
         "head": json.loads((head_dir / "head.json").read_text()),
     }
     write_manifest(staging, _manifest(name, backbone, head, action_range, provenance))
@@ -200,7 +229,11 @@ def export(backbone_dir: Path, head_dir: Path, name: str, notes: str, out: Path)
 
 
 def _manifest(
-    name: str, backbone: GroundedBackbone, head: ActionHead, action_range: Normalisation, provenance: dict[str, Any]
+    name: str,
+    backbone: GroundedBackbone,
+    head: ActionHead,
+    action_range: Normalisation,
+    provenance: dict[str, Any],
 ) -> Manifest:
     config = backbone.config
     info = BackboneInfo(
@@ -233,7 +266,9 @@ def _manifest(
 
 
 def _commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return result.stdout.strip() or "unknown"
 
 

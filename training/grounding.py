@@ -3,7 +3,7 @@
 Targets are the simulator's truth: where the object and the target are in each picture, and where
 they are from the gripper. Language modelling is not part of this first stage.
 
-    python -m training.grounding --scenes runs/scenes/1 runs/scenes/2 --minutes 40 --out runs/backbone
+    python -m training.grounding --scenes runs/scenes/1 runs/scenes/2 --out runs/backbone
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     # A soft picture, as an area-averaged one of a larger camera is.
     soft = (x + x.roll(1, 2) + x.roll(1, 3) + x.roll((1, 1), (2, 3))) / 4
     blend = torch.rand(shape, generator=generator).round() * 0.5
-    x = x + blend * ((soft + soft.roll(-1, 2) + soft.roll(-1, 3) + soft.roll((-1, -1), (2, 3))) / 4 - x)
+    x = x + blend * (
+        (soft + soft.roll(-1, 2) + soft.roll(-1, 3) + soft.roll((-1, -1), (2, 3))) / 4 - x
+    )
     noise = torch.randn(x.shape[:-1], generator=generator)[..., None] * 3
     return (x + noise).clamp(0, 255).to(torch.uint8)
 
@@ -106,14 +108,16 @@ class GroundedBackbone(nn.Module):
         self.tokenizer = lab_tokenizer(config.ranks)
         self.model = lab_backbone(config, self.tokenizer)
         instructions = [task.instruction(obj) for task in TASKS.values() for obj in OBJECTS]
-        self.prompts: PromptBatch = encode_prompts(instructions, self.tokenizer, self.model, config.grid)
+        self.prompts: PromptBatch = encode_prompts(
+            instructions, self.tokenizer, self.model, config.grid
+        )
         self.prefix = Prefix(self.model, config.grid, config.layer)
         is_image = self.prompts.ids[0] == self.model.config.image_token_id
         self.tail = int(is_image.flip(0).int().argmax())
         self.readout = GroundingReadout(config.hidden, self.prefix.vision.tokens, self.tail)
 
     def hidden(self, prompt: Tensor, images: Tensor) -> Tensor:
-        """Hidden states (B, L, C) for prompt indices (B,) and uint8 pictures (B, cameras, H, W, 3)."""
+        """Hidden states (B, L, C) of prompts (B,) (indices) and pictures (B, cameras, H, W, 3)."""
         batch = self.prompts.select(prompt)
         pixels = to_patches(images, self.config.patch_size)
         return self.prefix(batch.ids, batch.mask, batch.positions, pixels)
@@ -140,7 +144,7 @@ def relative_truth(position: Tensor, truth: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(backbone: GroundedBackbone, data: SceneData, rows: np.ndarray) -> dict[str, float]:
-    """Held-out errors: millimetres in the table's plane, near (below 5 cm) and anywhere; degrees."""
+    """Held-out errors: millimetres in the table's plane, near (below 5 cm) and anywhere."""
     backbone.eval()
     found = []
     for start in range(0, len(rows), 100):
@@ -152,7 +156,13 @@ def evaluate(backbone: GroundedBackbone, data: SceneData, rows: np.ndarray) -> d
     relative = relative_truth(data.position[rows], data.truth[rows])
     error = (readout[:, :6] - relative).view(-1, 2, 3)[..., :2].norm(dim=-1) * 1e3
     near = relative[:, :2].norm(dim=-1) < 0.05
-    turn = torch.rad2deg(torch.atan2(readout[:, 7], readout[:, 6]) - torch.atan2(data.truth[rows, 7], data.truth[rows, 6])) / 2
+    turn = (
+        torch.rad2deg(
+            torch.atan2(readout[:, 7], readout[:, 6])
+            - torch.atan2(data.truth[rows, 7], data.truth[rows, 6])
+        )
+        / 2
+    )
     turn = (turn + 90) % 180 - 90
     backbone.train()
     return {
@@ -176,7 +186,11 @@ def train(
     held_out = np.arange(split, len(data))
     parameters = [p for p in backbone.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        parameters, config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
+        parameters,
+        config.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     curve: list[dict[str, float]] = []
     started, step, next_report = time.monotonic(), 0, 90.0
@@ -201,10 +215,16 @@ def train(
         progress.update(round(elapsed) - progress.n)
         if elapsed > next_report:
             next_report += 180.0
-            curve.append({"step": step, "samples": step * config.batch, "loss": loss.item()} | evaluate(backbone, data, held_out[:600]))
+            curve.append(
+                {"step": step, "samples": step * config.batch, "loss": loss.item()}
+                | evaluate(backbone, data, held_out[:600])
+            )
             progress.write(json.dumps({k: round(v, 2) for k, v in curve[-1].items()}))
             save(backbone, out)
-    curve.append({"step": step, "samples": step * config.batch, "loss": loss.item()} | evaluate(backbone, data, held_out))
+    curve.append(
+        {"step": step, "samples": step * config.batch, "loss": loss.item()}
+        | evaluate(backbone, data, held_out)
+    )
     progress.write(json.dumps(curve[-1]))
     save(backbone, out)
     return curve

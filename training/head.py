@@ -3,8 +3,8 @@
 The backbone's hidden states are computed once for every frame and for `copies` augmented versions
 of it, then the head trains on that cache.
 
-    python -m training.head --backbone runs/backbone/backbone.pt --demonstrations runs/demonstrations \
-        --minutes 8 --out runs/head
+    python -m training.head --backbone runs/backbone/backbone.pt \
+        --demonstrations runs/demonstrations --out runs/head
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HeadTraining:
 
     minutes: float = 8.0
     batch: int = 64
-    draws: int = 4
+    draws: int = 2
     copies: int = 2
     learning_rate: float = 1e-3
     warm_up_share: float = 0.05
@@ -56,7 +56,7 @@ class HeadTraining:
 class HeadData:
     """Cached inputs and targets, one row a frame and copy.
 
-    hidden (N, L, C) bfloat16; readout (N, 10); state (M, 11) and actions (M, horizon, 7) normalised;
+    hidden (N, L, C) bfloat16; readout (N, 10); normalised state (M, 11), actions (M, horizon, 7);
     frame (N,) maps rows to frames; held_out (M,) marks frames of held-out episodes.
     """
 
@@ -77,12 +77,16 @@ def build_cache(backbone: GroundedBackbone, folder: Path, config: HeadTraining) 
     images = np.load(folder / "images.npy", mmap_mode="r")
     generator = torch.Generator().manual_seed(config.seed)
     state = torch.from_numpy(STATE_RANGE.normalise(rows["state"]).astype(np.float32))
-    action_range = Normalisation.fit(rows["actions"].reshape(-1, rows["actions"].shape[-1]).astype(np.float64))
+    action_range = Normalisation.fit(
+        rows["actions"].reshape(-1, rows["actions"].shape[-1]).astype(np.float64)
+    )
     actions = torch.from_numpy(action_range.normalise(rows["actions"]).astype(np.float32))
     prompt = torch.from_numpy(rows["prompt"])
     hidden, readouts, frames = [], [], []
     for copy_index in range(config.copies):
-        for start in tqdm(range(0, len(images), 64), desc=f"features, copy {copy_index}", mininterval=5):
+        for start in tqdm(
+            range(0, len(images), 64), desc=f"features, copy {copy_index}", mininterval=5
+        ):
             part = slice(start, start + 64)
             pictures = torch.from_numpy(np.ascontiguousarray(images[part]))
             if copy_index:
@@ -94,7 +98,14 @@ def build_cache(backbone: GroundedBackbone, folder: Path, config: HeadTraining) 
             frames.append(torch.arange(start, start + len(pictures)))
     held_out = torch.from_numpy(rows["episode"] % config.held_out_every == 0)
     return HeadData(
-        torch.cat(hidden), torch.cat(readouts), torch.cat(frames), prompt, state, actions, held_out, action_range
+        torch.cat(hidden),
+        torch.cat(readouts),
+        torch.cat(frames),
+        prompt,
+        state,
+        actions,
+        held_out,
+        action_range,
     )
 
 
@@ -106,7 +117,9 @@ def readout_error(data: HeadData, truth: np.ndarray, position: np.ndarray) -> di
     return {"object_mm": float(error[:, 0].median()), "target_mm": float(error[:, 1].median())}
 
 
-def train(head: ActionHead, data: HeadData, mask: Tensor, config: HeadTraining) -> list[dict[str, float]]:
+def train(
+    head: ActionHead, data: HeadData, mask: Tensor, config: HeadTraining
+) -> list[dict[str, float]]:
     """Train `head` in place (it ends with its EMA weights); returns the curve of losses.
 
     mask (prompts, L) says which tokens of each prompt are real.
@@ -116,7 +129,11 @@ def train(head: ActionHead, data: HeadData, mask: Tensor, config: HeadTraining) 
     is_held_out = data.held_out[data.frame]
     rows, held_out = torch.where(~is_held_out)[0], torch.where(is_held_out)[0]
     optimiser = torch.optim.AdamW(
-        head.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        head.parameters(),
+        config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     average = copy.deepcopy(head).eval()
     curve: list[dict[str, float]] = []
@@ -126,7 +143,9 @@ def train(head: ActionHead, data: HeadData, mask: Tensor, config: HeadTraining) 
         share = elapsed / (config.minutes * 60)
         warm = min(1.0, share / config.warm_up_share, (step + 1) / 100)
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+            group["lr"] = (
+                config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+            )
         picked = rows[torch.randint(len(rows), (config.batch,))]
         with torch.autocast("cpu", torch.bfloat16):
             loss = _loss(head, data, mask, picked, config, noisy=True)
@@ -143,16 +162,30 @@ def train(head: ActionHead, data: HeadData, mask: Tensor, config: HeadTraining) 
         progress.update(round(elapsed) - progress.n)
         if elapsed > next_report:
             next_report += 60.0
-            curve.append({"step": step, "train": float(np.mean(losses[-200:])), "held_out": held_out_loss(average, data, mask, held_out, config)})
+            curve.append(
+                {
+                    "step": step,
+                    "train": float(np.mean(losses[-200:])),
+                    "held_out": held_out_loss(average, data, mask, held_out, config),
+                }
+            )
             progress.write(json.dumps(curve[-1]))
     head.load_state_dict(average.state_dict())
-    curve.append({"step": step, "train": float(np.mean(losses[-200:])), "held_out": held_out_loss(average, data, mask, held_out, config)})
+    curve.append(
+        {
+            "step": step,
+            "train": float(np.mean(losses[-200:])),
+            "held_out": held_out_loss(average, data, mask, held_out, config),
+        }
+    )
     progress.write(json.dumps(curve[-1]))
     return curve
 
 
 @torch.no_grad()
-def held_out_loss(head: ActionHead, data: HeadData, mask: Tensor, rows: Tensor, config: HeadTraining) -> float:
+def held_out_loss(
+    head: ActionHead, data: HeadData, mask: Tensor, rows: Tensor, config: HeadTraining
+) -> float:
     """Flow-matching loss on held-out episodes with fixed noise."""
     state = torch.random.get_rng_state()
     torch.manual_seed(1234)
@@ -163,14 +196,29 @@ def held_out_loss(head: ActionHead, data: HeadData, mask: Tensor, rows: Tensor, 
     return float(loss)
 
 
-def _loss(head: ActionHead, data: HeadData, mask: Tensor, rows: Tensor, config: HeadTraining, *, noisy: bool) -> Tensor:
+def _loss(
+    head: ActionHead,
+    data: HeadData,
+    mask: Tensor,
+    rows: Tensor,
+    config: HeadTraining,
+    *,
+    noisy: bool,
+) -> Tensor:
     frame = data.frame[rows]
     state, readout = data.state[frame], data.readout[rows]
     if noisy:
         state = state + STATE_NOISE * torch.randn_like(state)
         blur = torch.cat([torch.full((6,), config.readout_noise_m), torch.full((4,), 0.03)])
         readout = readout + blur * torch.randn_like(readout)
-    return head.loss(data.actions[frame], data.hidden[rows].float(), mask[data.prompt[frame]].bool(), state, readout, config.draws)
+    return head.loss(
+        data.actions[frame],
+        data.hidden[rows].float(),
+        mask[data.prompt[frame]].bool(),
+        state,
+        readout,
+        config.draws,
+    )
 
 
 def main() -> None:
@@ -191,8 +239,7 @@ def main() -> None:
     error = readout_error(data, rows["truth"], rows["state"][:, :3])
     print("readout on the demonstrations:", error)
     torch.manual_seed(config.seed)
-    first_image = backbone.prompts.ids[0].eq(backbone.model.config.image_token_id).int().argmax()
-    head_config = HeadConfig(hidden=backbone.config.hidden, image_tail=backbone.prompts.ids.shape[1] - int(first_image))
+    head_config = HeadConfig(hidden=backbone.config.hidden, image_tail=backbone.readout.span)
     head = ActionHead(head_config)
     curve = train(head.train(), data, backbone.prompts.mask, config)
     content = {
@@ -202,7 +249,14 @@ def main() -> None:
         "action_high": list(data.action_range.high),
     }
     torch.save(content, arguments.out / "head.pt")
-    record = {"head": asdict(config), "sizes": asdict(head_config), "frames": len(data.state), "episodes": int(rows["episode"].max()) + 1, "readout": error, "curve": curve}
+    record = {
+        "head": asdict(config),
+        "sizes": asdict(head_config),
+        "frames": len(data.state),
+        "episodes": int(rows["episode"].max()) + 1,
+        "readout": error,
+        "curve": curve,
+    }
     (arguments.out / "head.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

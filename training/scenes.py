@@ -29,13 +29,13 @@ from simulation.placement import Placement, sample_placement
 
 IMAGE_SIZE = 128
 TRUTH_DIMENSION = 18
-"""Columns of a truth row: object position (3), target position (3), grasp yaw as cos and sin of twice
-and four times the angle (4), object and target in each camera as (x, y) in 0..1 (8)."""
+"""Columns of a truth row: object position (3), target position (3), grasp yaw as cos and sin of
+twice and four times the angle (4), object and target in each camera as (x, y) in 0..1 (8)."""
 
 
 @dataclass(frozen=True)
 class SceneRow:
-    """One snapshot: the state the head reads, the truth (TRUTH_DIMENSION,), task and object index."""
+    """One snapshot: state as the head reads it, truth (TRUTH_DIMENSION,), task and object index."""
 
     state: Vector
     truth: Vector
@@ -86,7 +86,11 @@ def sample_scene(simulation: FastSimulation, rng: np.random.Generator, seed: int
     lying = np.array([resting.x, resting.y, resting.z])
     if situation == "after":
         offset = rng.normal(0, 0.015, 2)
-        height = objects.CONTAINER_SHAPES[task.target].floor + resting.z - objects.CONTAINER_SHAPES[task.source].floor
+        height = (
+            objects.CONTAINER_SHAPES[task.target].floor
+            + resting.z
+            - objects.CONTAINER_SHAPES[task.source].floor
+        )
         lying = np.array([target.x + offset[0], target.y + offset[1], height])
     if situation == "carry":
         pose, opening = _carrying_pose(rng, placement, lying)
@@ -113,11 +117,17 @@ def _free_pose(rng: np.random.Generator, around: Vector) -> Vector:
     return _pose(rng, xy, height)
 
 
-def _carrying_pose(rng: np.random.Generator, placement: Placement, lying: Vector) -> tuple[Vector, float]:
+def _carrying_pose(
+    rng: np.random.Generator, placement: Placement, lying: Vector
+) -> tuple[Vector, float]:
     """Closed gripper somewhere on the way from source to target, and its opening."""
     target = placement.containers[get_task(placement.task).target]
     fraction = rng.choice((0.0, 1.0, rng.uniform(0, 1)))
-    xy = (1 - fraction) * lying[:2] + fraction * np.array([target.x, target.y]) + rng.normal(0, 0.015, 2)
+    xy = (
+        (1 - fraction) * lying[:2]
+        + fraction * np.array([target.x, target.y])
+        + rng.normal(0, 0.015, 2)
+    )
     width = 2 * objects.OBJECT_SHAPES[placement.object].half_size[1]
     return _pose(rng, xy, rng.uniform(0.03, 0.22)), width / FR3.gripper_width
 
@@ -153,19 +163,24 @@ def _set_arm(simulation: FastSimulation, pose: Vector, opening: float) -> None:
     joints = FR3.home_joints.copy()
     for _ in range(6):
         jacobian, reached = kinematics.jacobian(joints)
-        joints = joints + kinematics.damped_step(jacobian, kinematics.pose_error(pose, reached), np.zeros(7))
+        joints = joints + kinematics.damped_step(
+            jacobian, kinematics.pose_error(pose, reached), np.zeros(7)
+        )
     model, data = simulation.model, simulation.data
     data.qpos[world.joint_addresses(model, world.ARM_JOINTS)] = joints
     data.qpos[world.joint_addresses(model, world.FINGER_JOINTS)] = opening * FR3.gripper_width / 2
 
 
 def generate(out: Path, samples: int, seed: int) -> None:
-    """Write images.npy (samples, 2, size, size, 3) uint8 and rows.npz (state, truth, task, object)."""
+    """Write images.npy (samples, 2, size, size, 3) and rows.npz (state, truth, task, object)."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     simulation = FastSimulation(IMAGE_SIZE)
     images = open_memmap(
-        out / "images.npy", mode="w+", dtype=np.uint8, shape=(samples, len(CAMERAS), IMAGE_SIZE, IMAGE_SIZE, 3)
+        out / "images.npy",
+        mode="w+",
+        dtype=np.uint8,
+        shape=(samples, len(CAMERAS), IMAGE_SIZE, IMAGE_SIZE, 3),
     )
     rows = []
     for i in tqdm(range(samples), desc="scenes", mininterval=5):

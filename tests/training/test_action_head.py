@@ -37,10 +37,21 @@ def test_padding_does_not_change_the_action():
 def test_flow_learns_a_constant_chunk():
     torch.manual_seed(0)
     head, given = ActionHead(SMALL), inputs(16)
-    actions = torch.linspace(-0.8, 0.8, SMALL.horizon * ACTION_DIMENSION).view(1, SMALL.horizon, -1).expand(16, -1, -1)
+    actions = (
+        torch.linspace(-0.8, 0.8, SMALL.horizon * ACTION_DIMENSION)
+        .view(1, SMALL.horizon, -1)
+        .expand(16, -1, -1)
+    )
     optimiser = torch.optim.Adam(head.parameters(), 3e-3)
     for _ in range(250):
-        loss = head.loss(actions, given["hidden"], given["mask"].bool(), given["state"], given["readout"], draws=2)
+        loss = head.loss(
+            actions,
+            given["hidden"],
+            given["mask"].bool(),
+            given["state"],
+            given["readout"],
+            draws=2,
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -15,7 +15,9 @@ from training.backbones import (
     to_patches,
 )
 
-CONFIG = LabBackboneConfig(hidden=96, heads=3, key_value_heads=1, vision_hidden=64, vision_depth=3, layers=3)
+CONFIG = LabBackboneConfig(
+    hidden=96, heads=3, key_value_heads=1, vision_hidden=64, vision_depth=3, layers=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def test_prefix_equals_the_hidden_states_of_transformers(model, prompts, layer):
     images = torch.randint(0, 256, (len(prompts.ids), 2, 128, 128, 3), dtype=torch.uint8)
     pixels = to_patches(images, CONFIG.patch_size)
     with torch.no_grad():
-        ours = Prefix(model, CONFIG.grid, layer)(prompts.ids, prompts.mask, prompts.positions, pixels)
+        ours = Prefix(model, CONFIG.grid, layer)(
+            prompts.ids, prompts.mask, prompts.positions, pixels
+        )
         theirs = model(
             input_ids=prompts.ids,
             attention_mask=prompts.mask,
@@ -56,7 +60,12 @@ def test_prefix_equals_the_hidden_states_of_transformers(model, prompts, layer):
 def test_patches_equal_transformers_image_processor():
     image = torch.randint(0, 256, (128, 128, 3), dtype=torch.uint8)
     processor = Qwen2VLImageProcessorPil(
-        patch_size=16, temporal_patch_size=1, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_resize=False
+        patch_size=16,
+        temporal_patch_size=1,
+        merge_size=2,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        do_resize=False,
     )
     theirs = processor(images=[image.numpy()], return_tensors="pt")["pixel_values"]
     assert (to_patches(image, 16) - theirs).abs().max() < 1e-6

@@ -6,9 +6,9 @@ import pytest
 from contracts import bundle
 from contracts.task import OBJECTS, TASKS
 from simulation.fast import FastSimulation
+from simulation.placement import sample_placement
 from training.demonstrations import chunks, demonstrate
 from training.scenes import TRUTH_DIMENSION, generate, sample_scene
-from simulation.placement import sample_placement
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,10 @@ def test_a_demonstration_succeeds_and_its_labels_lead_the_arm(simulation):
     rng = np.random.default_rng(3)
     demo = next(
         d
-        for d in (demonstrate(simulation, sample_placement("box_to_plate", "cup", s), rng) for s in range(4))
+        for d in (
+            demonstrate(simulation, sample_placement("box_to_plate", "cup", s), rng)
+            for s in range(4)
+        )
         if d is not None
     )
     assert demo.images.shape[1:] == (2, 128, 128, 3)

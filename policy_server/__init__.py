@@ -1,0 +1,1 @@
+"""Serves a policy bundle: observations in, action chunks out. Never imports torch."""
