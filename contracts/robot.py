@@ -35,13 +35,16 @@ class RobotSpec:
     joint_velocity: Vector = field(
         default_factory=lambda: _vector(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26)
     )
-    joint_acceleration: float = 10.0
     joint_margin: float = 0.05
     """Distance [rad] that every joint setpoint keeps from its limit."""
     linear_speed: float = 0.6
     """Cartesian speed limit [m/s] of the policy's motions; the arm itself allows 3.0."""
     angular_speed: float = 1.5
     """Rotation speed limit [rad/s]; the arm itself allows 2.5."""
+    linear_acceleration: float = 2.5
+    angular_acceleration: float = 8.0
+    """Acceleration limits [m/s2, rad/s2]. The arm allows 9 and 17, but the joint impedance's torque
+    may change by 1 Nm/ms only: harder starts make the loop unstable (seen in simulation)."""
     workspace_lower: Vector = field(default_factory=lambda: _vector(0.25, -0.45, 0.012))
     workspace_upper: Vector = field(default_factory=lambda: _vector(0.75, 0.45, 0.60))
     home_joints: Vector = field(

@@ -67,7 +67,6 @@ class FastSimulation:
         self._finger_step = FR3.gripper_speed / 2 * CONTROL_PERIOD
         self._follower = PoseFollower(FR3.home_joints, CONTROL_PERIOD)
         self._renderer = SceneRenderer(self.model, image_size, image_size) if image_size else None
-        self._commanded = self._follower.pose
         self._finger_goal = FR3.gripper_width / 2
         self._scorer: Scorer | None = None
         self.placement: Placement | None = None
@@ -88,12 +87,11 @@ class FastSimulation:
         joints = home_joints(placement)
         place_arm(self.model, self.data, joints)
         self._follower.reset(joints)
-        self._commanded = self._follower.pose
         self._finger_goal = FR3.gripper_width / 2
         self.placement = placement
         self._scorer = Scorer(self.model, placement)
         for _ in range(round(SETTLE_TIME / CONTROL_PERIOD)):
-            self.advance(self._commanded, 1.0)
+            self.advance(self.commanded_pose, 1.0)
         self.data.time = 0.0
 
     @property
@@ -103,7 +101,7 @@ class FastSimulation:
     @property
     def commanded_pose(self) -> Vector:
         """Last end-effector pose (7,) asked for."""
-        return self._commanded
+        return self._follower.wanted
 
     @property
     def pose(self) -> Vector:
@@ -118,7 +116,6 @@ class FastSimulation:
     def advance(self, pose: Vector, gripper: float) -> None:
         """One control period towards `pose` (7,); `gripper` below 0.5 closes, otherwise opens."""
         setpoint = self._follower.step(pose)
-        self._commanded = setpoint.pose
         wanted = FR3.gripper_width / 2 if gripper >= 0.5 else 0.0
         self._finger_goal += float(
             np.clip(wanted - self._finger_goal, -self._finger_step, self._finger_step)
@@ -153,7 +150,7 @@ class FastSimulation:
 
     def follow(self, pose: Vector, gripper: float, duration: float) -> None:
         """Move in a straight line to the waypoint `pose` (7,) in `duration` [s]."""
-        start, periods = self._commanded, round(duration / CONTROL_PERIOD)
+        start, periods = self.commanded_pose, round(duration / CONTROL_PERIOD)
         for i in range(1, periods + 1):
             self.advance(geometry.interpolate(start, pose, i / periods), gripper)
 

@@ -90,12 +90,43 @@ def test_bad_input_leaves_the_state_as_it_was(bad) -> None:
     )
 
 
-def test_hold_stands_still() -> None:
+@pytest.mark.parametrize("period", [0.01, 0.02])
+def test_a_jump_becomes_a_smooth_move_without_overshoot(period: float) -> None:
+    follower = PoseFollower(FR3.home_joints, period)
+    start, goal = follower.pose, np.array([0.55, 0.15, 0.10, 1, 0, 0, 0.0])
+    way = (goal - start)[:3] / np.linalg.norm((goal - start)[:3])
+    before, speed, furthest = start, 0.0, 0.0
+    for _ in range(round(3.0 / period)):
+        setpoint = follower.step(goal)
+        now = float(np.linalg.norm(setpoint.pose[:3] - before[:3])) / period
+        assert abs(now - speed) <= 1.2 * FR3.linear_acceleration * period
+        furthest = max(furthest, float((setpoint.pose[:3] - goal[:3]) @ way))
+        before, speed = setpoint.pose, now
+    assert furthest < 0.003
+    np.testing.assert_allclose(setpoint.pose[:3], goal[:3], atol=1e-3)
+
+
+def test_steady_motion_is_followed_without_lag() -> None:
     follower = PoseFollower(FR3.home_joints, 0.01)
-    moving = follower.step([0.5, 0.1, 0.2, 1, 0, 0, 0])
-    assert np.abs(moving.velocity).max() > 0.01
-    held = follower.hold()
-    np.testing.assert_array_equal(held.joints, moving.joints)
+    start = follower.pose
+    for i in range(1, 81):
+        wanted = start + np.array([0, 0.003 * i, 0, 0, 0, 0, 0])
+        setpoint = follower.step(wanted)
+    assert np.linalg.norm(setpoint.pose[:3] - wanted[:3]) < 0.002
+
+
+def test_hold_brakes_and_then_stands_still() -> None:
+    follower = PoseFollower(FR3.home_joints, 0.01)
+    start = follower.pose
+    for i in range(1, 41):
+        follower.step(start + np.array([0, 0.003 * i, 0, 0, 0, 0, 0]))
+    last = follower.pose
+    speeds = []
+    for _ in range(30):
+        held = follower.hold()
+        speeds.append(float(np.linalg.norm(held.pose[:3] - last[:3])) / 0.01)
+        last = held.pose
+    assert speeds[0] == pytest.approx(0.3 - FR3.linear_acceleration * 0.01, abs=0.01)
     np.testing.assert_array_equal(held.velocity, np.zeros(7))
 
 

@@ -1,0 +1,1 @@
+"""Where the cameras are and how late everything is: intrinsics, hand-eye, latencies."""

@@ -1,0 +1,1 @@
+"""Trials of a policy in simulation, live or fast: plans, outcomes, statistics, reports."""

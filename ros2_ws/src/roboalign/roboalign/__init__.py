@@ -1,0 +1,1 @@
+"""The robot PC's part of RoboAlign: the node graph, its pure cores and its hardware drivers."""

@@ -1,0 +1,1 @@
+"""Demonstrations: devices, recorder, data sets, operator console."""
