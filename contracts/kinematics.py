@@ -8,6 +8,8 @@ against Pinocchio and MuJoCo in the tests.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -28,55 +30,68 @@ FLANGE_OFFSET = 0.107
 TCP_OFFSET = 0.1034
 HAND_ANGLE = -np.pi / 4
 
+_Triple = tuple[float, float, float]
+_LINKS = tuple((a, d, round(math.cos(alpha)), round(math.sin(alpha))) for a, d, alpha in _DH)
+
 POSTURE_GAIN = 0.02
 """Share of the way to the wanted posture that the null space goes in one step, so that the elbow
 does not drift over long runs."""
 
 
-def _link_constant(a: float, d: float, alpha: float) -> Vector:
-    ca, sa = np.cos(alpha), np.sin(alpha)
-    return np.array([[1, 0, 0, a], [0, ca, -sa, -d * sa], [0, sa, ca, d * ca], [0, 0, 0, 1.0]])
+_COS_HAND, _SIN_HAND = math.cos(HAND_ANGLE), math.sin(HAND_ANGLE)
 
 
-def _turn_z(angle: float) -> Vector:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+def _chain(joints: ArrayLike) -> tuple[list[_Triple], list[_Triple], Vector]:
+    """Origins and z axes of the seven joints, and the end-effector pose (7,).
 
-
-_LINKS = tuple(_link_constant(*row) for row in _DH)
-_TCP = _link_constant(0.0, FLANGE_OFFSET + TCP_OFFSET, 0.0) @ _turn_z(HAND_ANGLE)
-
-
-def _joint_frames(joints: Vector) -> tuple[Vector, Vector]:
-    """Origins and z axes (7, 4, 4 frames) of the joints, and the end-effector transform (4, 4)."""
-    frames = np.empty((7, 4, 4))
-    transform = np.eye(4)
-    cos, sin = np.cos(joints), np.sin(joints)
-    for i, link in enumerate(_LINKS):
-        t = transform @ link
-        x, y = t[:, 0], t[:, 1]
-        transform = np.empty((4, 4))
-        transform[:, 0] = cos[i] * x + sin[i] * y
-        transform[:, 1] = cos[i] * y - sin[i] * x
-        transform[:, 2:] = t[:, 2:]
-        frames[i] = transform
-    return frames, transform @ _TCP
+    Plain floats: numpy's cost a call would be five times the arithmetic's.
+    """
+    xx, xy, xz = 1.0, 0.0, 0.0  # the x, y and z axes of the current frame
+    yx, yy, yz = 0.0, 1.0, 0.0
+    zx, zy, zz = 0.0, 0.0, 1.0
+    px, py, pz = 0.0, 0.0, 0.0
+    origins, axes = [], []
+    for (a, d, ca, sa), angle in zip(_LINKS, np.asarray(joints).tolist(), strict=True):
+        c, s = math.cos(angle), math.sin(angle)
+        ux, uy, uz = ca * yx + sa * zx, ca * yy + sa * zy, ca * yz + sa * zz
+        zx, zy, zz = ca * zx - sa * yx, ca * zy - sa * yy, ca * zz - sa * yz
+        px, py, pz = px + a * xx + d * zx, py + a * xy + d * zy, pz + a * xz + d * zz
+        yx, yy, yz = c * ux - s * xx, c * uy - s * xy, c * uz - s * xz
+        xx, xy, xz = c * xx + s * ux, c * xy + s * uy, c * xz + s * uz
+        origins.append((px, py, pz))
+        axes.append((zx, zy, zz))
+    reach = FLANGE_OFFSET + TCP_OFFSET
+    c, s = _COS_HAND, _SIN_HAND
+    rotation = (
+        (c * xx + s * yx, c * yx - s * xx, zx),
+        (c * xy + s * yy, c * yy - s * xy, zy),
+        (c * xz + s * yz, c * yz - s * xz, zz),
+    )
+    position = [px + reach * zx, py + reach * zy, pz + reach * zz]
+    return origins, axes, np.array([*position, *geometry.from_matrix(rotation).tolist()])
 
 
 def forward(joints: ArrayLike) -> Vector:
     """End-effector pose (7,) in the base frame for joint positions (7,) [rad]."""
-    _, tcp = _joint_frames(np.asarray(joints, dtype=np.float64))
-    return np.concatenate([tcp[:3, 3], geometry.from_matrix(tcp[:3, :3])])
+    return _chain(joints)[2]
 
 
 def jacobian(joints: ArrayLike) -> tuple[Vector, Vector]:
     """Geometric Jacobian (6, 7), linear rows first, in the base frame, and the pose (7,)."""
-    frames, tcp = _joint_frames(np.asarray(joints, dtype=np.float64))
-    axes, origins = frames[:, :3, 2], frames[:, :3, 3]
-    arms = tcp[:3, 3] - origins
-    linear = np.cross(axes, arms)
-    pose = np.concatenate([tcp[:3, 3], geometry.from_matrix(tcp[:3, :3])])
-    return np.concatenate([linear.T, axes.T]), pose
+    origins, axes, pose = _chain(joints)
+    tx, ty, tz = pose[:3].tolist()
+    columns = [
+        (
+            ay * (tz - oz) - az * (ty - oy),
+            az * (tx - ox) - ax * (tz - oz),
+            ax * (ty - oy) - ay * (tx - ox),
+            ax,
+            ay,
+            az,
+        )
+        for (ox, oy, oz), (ax, ay, az) in zip(origins, axes, strict=True)
+    ]
+    return np.array(columns).T, pose
 
 
 def pose_error(target: Vector, pose: Vector) -> Vector:

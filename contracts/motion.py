@@ -21,8 +21,8 @@ WORKSPACE_TOLERANCE = 0.002
 """Distance [m] that joints may reach outside the workspace; linearisation needs some."""
 LIMITED_DISTANCE = 1e-4
 LATE_DISTANCE = 0.03
-"""Distances [m] from which a setpoint counts as limited: a wanted pose moved into the workspace, and
-a commanded pose that stays behind the wanted one."""
+"""Distances [m] from which a setpoint counts as limited: a wanted pose moved into the workspace,
+and a commanded pose that stays behind the wanted one."""
 APPROACH_RATE = 20.0
 """Share of the remaining distance that is made up in a second [1/s], near the target."""
 
@@ -130,7 +130,7 @@ class PoseFollower:
         spec, change = self.spec, wanted - self._twist
         linear = _shortened(change[:3], spec.linear_acceleration * self.period)
         angular = _shortened(change[3:], spec.angular_acceleration * self.period)
-        twist = self._twist + np.concatenate([linear, angular])
+        twist: Vector = self._twist + np.concatenate([linear, angular])
         # No faster towards a side of the workspace than can be braked before it.
         position, reach = self.pose[:3], 2.0 * spec.linear_acceleration
         below = np.sqrt(reach * np.maximum(position - spec.workspace_lower, 0.0))
@@ -172,4 +172,4 @@ def _approach(flow: Vector, error: Vector, speed: float, acceleration: float) ->
 def _shortened(vector: Vector, length: float) -> Vector:
     """`vector` cut to at most `length`."""
     norm = math.sqrt(float(vector @ vector))
-    return vector if norm <= length else vector * (length / norm)
+    return vector if norm <= length else np.asarray(vector * (length / norm), dtype=np.float64)

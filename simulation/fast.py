@@ -28,6 +28,8 @@ class SceneRenderer:
     """Draws the world's cameras as uint8 (size, size, 3) or (height, width, 3) RGB."""
 
     def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
+        # The whole buffer is cleared for each picture, so it must not be larger than one.
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         self._renderer = mujoco.Renderer(model, height, width)
         # MuJoCo's own destructor runs too late at exit, when OpenGL is already gone.
         atexit.register(self._renderer.close)

@@ -23,11 +23,15 @@ from training.grounding import GroundedBackbone, SceneData, augment, evaluate, g
 
 @dataclass(frozen=True)
 class TuningConfig:
-    """Budget and optimiser; the held-out scenes are those of the grounding stage."""
+    """Budget and optimiser; the held-out scenes are those of the grounding stage.
+
+    every: of how many scenes one is used; features take a while.
+    """
 
     minutes: float = 5.0
     batch: int = 256
     learning_rate: float = 1e-3
+    every: int = 2
     held_out: int = 1500
     threads: int = 2
     seed: int = 0
@@ -35,7 +39,7 @@ class TuningConfig:
 
 @torch.no_grad()
 def image_features(backbone: GroundedBackbone, data: SceneData, rows: np.ndarray) -> Tensor:
-    """Hidden states from the first image token on, (rows, L', C) bfloat16, of augmented pictures."""
+    """Hidden states (rows, L', C) from the first image token on, bfloat16, pictures augmented."""
     generator = torch.Generator().manual_seed(1)
     kept = []
     for start in tqdm(range(0, len(rows), 64), desc="features", mininterval=5):
@@ -47,12 +51,16 @@ def image_features(backbone: GroundedBackbone, data: SceneData, rows: np.ndarray
 
 
 def tune(
-    backbone: GroundedBackbone, data: SceneData, features: Tensor, config: TuningConfig
+    backbone: GroundedBackbone,
+    data: SceneData,
+    features: Tensor,
+    rows: np.ndarray,
+    config: TuningConfig,
 ) -> dict[str, float]:
-    """Train `backbone.readout` in place; returns the held-out errors."""
+    """Train `backbone.readout` in place on `features` of the scenes `rows`; held-out errors."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    readout = backbone.readout.train()
+    readout, scenes = backbone.readout.train(), torch.from_numpy(rows)
     optimiser = torch.optim.AdamW(readout.parameters(), config.learning_rate, weight_decay=0.01)
     started, step = time.monotonic(), 0
     progress = tqdm(total=round(config.minutes * 60), desc="readout [s]", mininterval=5)
@@ -61,10 +69,11 @@ def tune(
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 50)
             group["lr"] = config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
-        rows = torch.randint(len(features), (config.batch,))
-        state = data.state[rows] + 0.004 * torch.randn_like(data.state[rows])
-        found, points = readout(features[rows].float(), state)
-        loss = grounding_loss(found, points, data.position[rows], data.truth[rows])
+        picked = torch.randint(len(features), (config.batch,))
+        scene = scenes[picked]
+        state = data.state[scene] + 0.004 * torch.randn_like(data.state[scene])
+        found, points = readout(features[picked].float(), state)
+        loss = grounding_loss(found, points, data.position[scene], data.truth[scene])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(readout.parameters(), 1.0)
@@ -88,8 +97,9 @@ def main() -> None:
     torch.set_num_threads(config.threads)
     backbone = grounding.load(arguments.backbone / "backbone.pt")
     data = SceneData(arguments.scenes)
-    features = image_features(backbone, data, np.arange(len(data) - config.held_out))
-    result = tune(backbone, data, features, config)
+    rows = np.arange(0, len(data) - config.held_out, config.every)
+    features = image_features(backbone, data, rows)
+    result = tune(backbone, data, features, rows, config)
     print(json.dumps(result))
     grounding.save(backbone, arguments.backbone)
     record = {"readout": asdict(config), "held_out": result}

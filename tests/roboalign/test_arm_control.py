@@ -23,6 +23,8 @@ class FakeArm:
         self.velocity = np.zeros(7)
         self.failure = ""
         self.error = ""
+        self.blocked = False
+        self.commanded = self.joints
         self.told: list[str] = []
         self._looks = 0
 
@@ -37,7 +39,9 @@ class FakeArm:
 
     def track(self, joints: np.ndarray, velocity: np.ndarray) -> None:
         self._check()
-        self.joints, self.velocity = joints, velocity
+        self.commanded = joints
+        if not self.blocked:
+            self.joints, self.velocity = joints, velocity
 
     def begin_stop(self) -> None:
         self._check()
@@ -171,6 +175,26 @@ def test_an_error_drops_everything_until_recovery(bench: Bench) -> None:
     assert report.mode == Mode.HOLDING
     bench.control.offer(bench.chunk(name="b"))
     assert bench.run(0.1).mode == Mode.TRACKING
+
+
+def test_the_setpoint_waits_for_an_arm_that_is_blocked(bench: Bench) -> None:
+    bench.arm.blocked = True
+    bench.control.offer(bench.chunk(dx=0.3))
+    report = bench.run(0.5)
+    assert "waits for the arm" in report.reason and report.limited_setpoints > 0
+    assert np.abs(bench.arm.commanded - bench.arm.joints).max() < 0.15
+    bench.arm.blocked = False
+    assert bench.run(0.02).reason == ""
+
+
+def test_an_arm_far_off_its_setpoint_is_stopped(bench: Bench) -> None:
+    bench.control.offer(bench.chunk())
+    bench.run(0.1)
+    bench.arm.joints = bench.arm.joints + 0.5
+    bench.arm.blocked = True
+    report = bench.run(0.03)
+    assert report.mode == Mode.ERROR and "does not follow" in report.reason
+    assert bench.arm.told[-1] == "stop"
 
 
 def test_a_lost_connection_is_an_error_with_no_state(bench: Bench) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import numpy as np
 
 from contracts.action import ActionChunk
 from contracts.motion import PoseFollower
@@ -19,6 +21,12 @@ from roboalign.gripper import Hand
 
 PROCEDURE_TIMEOUT_S = 20.0
 """Longest that stopping, homing or recovering may take before it counts as failed."""
+LAG_HOLD_RAD = 0.1
+"""Joint error beyond which the setpoint waits for the arm; in free motion it is some hundredths."""
+LAG_ERROR_RAD = 0.35
+"""Joint error beyond which the arm is stopped: it is blocked, or its controller swings. The latter
+needs no fault of its own: libfranka's limit of 1 Nm a ms on the torque's change is enough, once the
+error is large."""
 
 
 class Mode(StrEnum):
@@ -85,6 +93,7 @@ class ArmControl:
         self._clock = clock
         self._lock = threading.Lock()
         self._follower = PoseFollower(arm.read().joint_positions, period)
+        self._measured = self._follower.joints
         self._hysteresis = GripperHysteresis()
         self._mode = Mode.IDLE
         self._reason = "not started"
@@ -148,6 +157,7 @@ class ArmControl:
             elif self._mode in (Mode.TRACKING, Mode.HOLDING):
                 first_use = self._follow(now)
             state = self._arm.read()
+            self._measured = state.joint_positions
             if state.error:
                 self._fail(state.error)
         except ArmError as error:
@@ -170,11 +180,18 @@ class ArmControl:
 
     def _follow(self, now: float) -> str:
         """Send the setpoint for `now`; return the chunk's id if it is that chunk's first."""
+        lag = float(np.abs(self._follower.joints - self._measured).max())
+        if lag > LAG_ERROR_RAD:
+            self._arm.begin_stop()
+            raise ArmError(f"the arm does not follow: a joint is {lag:.2f} rad off its setpoint")
         with self._lock:
             target = self._executor.target(now)
             if target is None:
                 self._mode, self._reason = Mode.HOLDING, "no waypoint to follow"
                 setpoint = self._follower.hold()
+            elif lag > LAG_HOLD_RAD:
+                self._mode, self._reason = Mode.TRACKING, f"waits for the arm: {lag:.2f} rad behind"
+                setpoint = replace(self._follower.hold(), limited=True)
             else:
                 self._mode, self._reason = Mode.TRACKING, ""
                 setpoint = self._follower.step(target.pose)
