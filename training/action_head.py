@@ -62,7 +62,7 @@ class Attention(nn.Module):
         x may hold several rows for each row of the context, side by side: they share its keys.
         """
         shape = x.shape
-        query = self._split(self.query(x).reshape(len(context), -1, shape[-1]))
+        query = self._split(self.query(x).reshape(context.shape[0], -1, shape[-1]))
         key, value = (self._split(part) for part in self.key_value(context).chunk(2, -1))
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(out.transpose(1, 2).reshape(shape))
@@ -141,7 +141,7 @@ class ActionHead(nn.Module):
         B is a multiple of B' (several noise draws of one example stand side by side).
         """
         time = self._embed_time(t)
-        actions = self.action_in(noisy.reshape(len(noisy), self.positions.shape[1], -1))
+        actions = self.action_in(noisy.reshape(noisy.shape[0], self.positions.shape[1], -1))
         timed = torch.cat([actions, time[:, None].expand_as(actions)], dim=-1)
         actions = self.action_mix(F.silu(self.action_time(timed))) + self.positions
         x = torch.cat([state_tokens, actions], dim=1)

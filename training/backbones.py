@@ -233,7 +233,7 @@ class FixedGridVision(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Patches (N, P, C) -> tokens (N, T, hidden) and the deepstack features, each likewise."""
-        tower, count = self.tower, len(pixels)
+        tower, count = self.tower, pixels.shape[0]
         kernel = tower.patch_embed.proj.weight
         # A convolution whose stride is its kernel is a matrix product.
         x = F.linear(pixels, kernel.reshape(kernel.shape[0], -1), tower.patch_embed.proj.bias)
@@ -248,7 +248,7 @@ class FixedGridVision(nn.Module):
         return tower.merger(x).view(count, self.tokens, -1), deepstack
 
     def _attention(self, attention: nn.Module, x: Tensor) -> Tensor:
-        count = len(x)
+        count = x.shape[0]  # len() would fix the batch in an export
         qkv = attention.qkv(x).view(count, self.patches, 3, attention.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 1, 3, 4).unbind(0)
         query, key = self._rotate(query), self._rotate(key)

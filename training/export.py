@@ -88,13 +88,13 @@ def round_weights(module: nn.Module) -> None:
 def graphs(backbone: GroundedBackbone, head: ActionHead) -> list[Graph]:
     """Both graphs with inputs of the first prompts and random pictures."""
     generator = torch.Generator().manual_seed(0)
-    prompt = torch.tensor([4, 9])
+    # Three rows: two would be taken for the number of cameras, and the batch for a constant.
+    prompt = torch.tensor([4, 9, 14])
     size = backbone.config.image_size
     pictures = torch.randint(
-        0, 256, (2, len(CAMERAS), size, size, 3), dtype=torch.uint8, generator=generator
+        0, 256, (len(prompt), len(CAMERAS), size, size, 3), dtype=torch.uint8, generator=generator
     )
     batch = backbone.prompts.select(prompt)
-    # Only the first prompt decides the length, so that no row of the example is all padding.
     pixels = to_patches(pictures, backbone.config.patch_size)
     with torch.no_grad():
         hidden = backbone.prefix(batch.ids, batch.mask, batch.positions, pixels)
@@ -102,8 +102,8 @@ def graphs(backbone: GroundedBackbone, head: ActionHead) -> list[Graph]:
         torch.export.Dim("batch", min=1, max=32),
         torch.export.Dim("length", min=40, max=1024),
     )
-    state = torch.rand(2, STATE_DIMENSION, generator=generator) * 2 - 1
-    noise = torch.randn(2, head.config.horizon, ACTION_DIMENSION, generator=generator)
+    state = torch.rand(len(prompt), STATE_DIMENSION, generator=generator) * 2 - 1
+    noise = torch.randn(len(prompt), head.config.horizon, ACTION_DIMENSION, generator=generator)
     return [
         Graph(
             "backbone",
@@ -179,10 +179,14 @@ def _store_half(path: Path) -> None:
     kept, casts = [], []
     for weight in model.graph.initializer:
         array = numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or array.size <= HALF_THRESHOLD:
+        with np.errstate(over="ignore", invalid="ignore"):  # integer masks hold huge values
+            half = array.astype(np.float16)
+        # Rotary tables and the like are constants that were not rounded: they stay as they are.
+        lossless = weight.data_type == TensorProto.FLOAT and np.array_equal(half, array)
+        if not lossless or array.size <= HALF_THRESHOLD:
             kept.append(weight)
             continue
-        kept.append(numpy_helper.from_array(array.astype(np.float16), weight.name + "_half"))
+        kept.append(numpy_helper.from_array(half, weight.name + "_half"))
         casts.append(
             helper.make_node("Cast", [weight.name + "_half"], [weight.name], to=TensorProto.FLOAT)
         )

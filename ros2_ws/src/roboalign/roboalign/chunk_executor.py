@@ -65,9 +65,9 @@ class ChunkExecutor:
     def add(self, chunk: ActionChunk, now: float, *, current_pose: ArrayLike) -> int:
         """Queue `chunk` from its first future waypoint on; return how many waypoints were past.
 
-        `current_pose` (7,) is the pose last commanded: the motion goes on from there. What was
-        queued before is kept up to the first new waypoint. A chunk whose every waypoint is past
-        changes nothing.
+        `current_pose` (7,) is the pose last asked of the arm: the motion goes on from there. What
+        was queued before is kept up to the first new waypoint. A chunk whose every waypoint is
+        past changes nothing.
 
         Raises:
             ChunkRefused: its observation is older than the one under execution, too old, or lies
