@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
+import franky_sim
 import numpy as np
+import pinocchio as pin
 import pytest
 from hypothesis import given, settings
 from strategies import floats, joints, vectors
@@ -13,15 +14,11 @@ from strategies import floats, joints, vectors
 from contracts import geometry, kinematics
 from contracts.robot import FR3
 
-pin = pytest.importorskip("pinocchio")
-
 
 @pytest.fixture(scope="module")
 def model():
-    spec = find_spec("franky_sim")
-    if spec is None or spec.origin is None:
-        pytest.skip("franky-sim, which has the URDF, is not installed")
-    return pin.buildModelFromUrdf(str(Path(spec.origin).parent / "assets" / "fr3_clean.urdf"))
+    assets = Path(franky_sim.__file__).parent / "assets"
+    return pin.buildModelFromUrdf(str(assets / "fr3_clean.urdf"))
 
 
 @settings(max_examples=60)

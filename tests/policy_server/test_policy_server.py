@@ -19,6 +19,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
+from openpi_client import websocket_client_policy
 from server_process import ROOT, ServerProcess, running_server
 from tiny_bundle import HORIZON, make_observation, save_bundle
 from websockets.exceptions import ConnectionClosed
@@ -82,8 +83,7 @@ def test_client_gets_a_chunk(client: PolicyClient) -> None:
 
 
 def test_unmodified_openpi_client_gets_actions(server: ServerProcess) -> None:
-    openpi = pytest.importorskip("openpi_client.websocket_client_policy")
-    policy = openpi.WebsocketClientPolicy("127.0.0.1", server.port)
+    policy = websocket_client_policy.WebsocketClientPolicy("127.0.0.1", server.port)
     assert policy.get_server_metadata()["horizon"] == HORIZON
     minimal = request()
     for name in ("stamp", "image_stamps", "options"):
