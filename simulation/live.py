@@ -19,15 +19,18 @@ import ctypes
 import gc
 import logging
 import os
+import socket
 import struct
 import sys
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 
 import mujoco
 from franky_sim import SimulationServer
-from franky_sim.franka_server import FrankaServer
+from franky_sim.franka_gripper_protocol import GripperCommandStatus
+from franky_sim.franka_gripper_server import FrankaGripperServer
+from franky_sim.franka_server import BaseCommand, FrankaServer
 from franky_sim.mujoco_simulator import MujocoSimulator
 
 from simulation import world
@@ -122,6 +125,36 @@ class LiveTrial:
         return self._placement
 
 
+def _answer_ended_commands(hand: FrankaGripperServer) -> None:
+    """Let `hand` answer a command that another one ends with kAborted, as the real hand does.
+
+    Franky-sim forgets it, and libfranka then waits for the answer for ever, spinning.
+    """
+    stop, begin = hand.stop, hand._start_motion
+
+    def abort_pending() -> None:
+        if hand._pending_command_id is not None and hand._pending_tcp_socket is not None:
+            BaseCommand.send_response(
+                hand._pending_tcp_socket,
+                hand._pending_command_type,
+                hand._pending_command_id,
+                GripperCommandStatus.kAborted,
+                command_type_struct="H",
+                status_type_struct="H",
+            )
+            hand._pending_command_id = None
+
+    def stop_and_answer(command_id: int, tcp_socket: socket.socket) -> None:
+        abort_pending()
+        stop(command_id, tcp_socket)
+
+    def begin_and_answer(*command: Any) -> None:
+        abort_pending()
+        begin(*command)
+
+    hand.stop, hand._start_motion = stop_and_answer, begin_and_answer
+
+
 class LiveSimulation:
     """The 1 kHz loop: libfranka clients, physics, shared memory, control channel."""
 
@@ -132,6 +165,7 @@ class LiveSimulation:
         self._servers: list[FrankaServer] = []
         for arm in self._server.robot_servers:
             self._servers += [arm, arm.gripper_server]
+            _answer_ended_commands(arm.gripper_server)
         self._model, self._data = self._simulator.model, self._simulator.data
         self.trial = LiveTrial(self._model, self._data)
         self._control = ControlServer(control_port)

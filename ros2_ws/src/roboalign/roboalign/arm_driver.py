@@ -6,6 +6,7 @@ are begun, and `moving` tells when they have ended.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ class ArmDriver:
 
     def connect(self) -> None:
         """Raises ArmError: nobody answers, or the robot runs another protocol version."""
-        with _franky_errors(f"cannot connect to the arm at {self.hostname}"):
+        with (
+            _kept_scheduling(),
+            _franky_errors(f"cannot connect to the arm at {self.hostname}"),
+        ):
             self._robot = franky.Robot(self.hostname, realtime_config=_realtime_config())
             self._robot.set_collision_behavior(
                 TORQUE_CONTACT_NM, TORQUE_REFLEX_NM, FORCE_CONTACT_N, FORCE_REFLEX_N
@@ -175,6 +179,20 @@ def _error_text(state: franky.RobotState) -> str:
     # An Errors object is true even when it holds none.
     current = str(state.current_errors)
     return "" if current == "[]" else f"errors: {current}"
+
+
+@contextmanager
+def _kept_scheduling() -> Iterator[None]:
+    """Give the calling thread its scheduling back, which libfranka raises to the top real-time one.
+
+    Python's threads would inherit it and starve the rest of the machine; libfranka's own control
+    thread asks for it again by itself.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _realtime_config() -> franky.RealtimeConfig:
