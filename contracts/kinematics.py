@@ -118,9 +118,9 @@ def damped_step(jac: Vector, error: Vector, drift: Vector, *, damping: float = 0
     change of which only the part that does not move the end effector is made.
     """
     gram = jac @ jac.T
-    gram[np.diag_indices(6)] += damping**2
-    pseudo_inverse = np.linalg.solve(gram, jac).T
-    return np.asarray(pseudo_inverse @ (error - jac @ drift) + drift, dtype=np.float64)
+    gram.flat[::7] += damping**2
+    change = jac.T @ np.linalg.solve(gram, error - jac @ drift) + drift
+    return np.asarray(change, dtype=np.float64)
 
 
 def inverse(target: ArrayLike, seed: ArrayLike, *, iterations: int = 100) -> Vector:

@@ -12,9 +12,10 @@ from contracts.geometry import Vector
 from contracts.motion import PoseFollower
 from contracts.observation import CameraFrame, Observation, RobotState
 from contracts.robot import FR3
+from contracts.task import CONTAINERS, OBJECTS
 from simulation import world
 from simulation.cameras import CAMERAS
-from simulation.objects import VISUAL_GROUP
+from simulation.objects import VISUAL_GROUP, container_body, object_body
 from simulation.placement import Placement, apply_placement, home_joints, place_arm
 from simulation.scoring import Score, Scorer
 
@@ -76,7 +77,17 @@ class FastSimulation:
     def arrange(self, placement: Placement) -> None:
         """Put objects and containers as `placement` says and the arm at zero, without physics."""
         mujoco.mj_resetData(self.model, self.data)
+        for name in OBJECTS:
+            self._put_away(object_body(name), name not in placement.objects)
+        for name in CONTAINERS:
+            self._put_away(container_body(name), name not in placement.containers)
         apply_placement(self.model, self.data, placement)
+
+    def _put_away(self, body: str, away: bool) -> None:
+        """Do not draw what no camera sees; let it float, since lying would cost contacts."""
+        index = self.model.body(body).id
+        self.model.body_gravcomp[index] = float(away)
+        self.model.geom_rgba[self.model.geom_bodyid == index, 3] = float(not away)
 
     def update_kinematics(self) -> None:
         """Bring body and camera poses up to date with qpos; mj_step leaves them one step behind."""
