@@ -266,7 +266,12 @@ class FixedGridVision(nn.Module):
 
 
 class Prefix(nn.Module):
-    """Vision tower and the first `layer` text layers; no final norm is applied after them."""
+    """Vision tower and the first `layer` text layers; no final norm is applied after them.
+
+    A layer's deepstack features are added after it. transformers' `hidden_states[k]` are taken
+    before that addition, so the two agree from the layer on that has none, and the last one but for
+    the norm.
+    """
 
     def __init__(self, model: Qwen3VLForConditionalGeneration, grid: int, layer: int) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ def test_flow_learns_a_constant_chunk():
         .expand(16, -1, -1)
     )
     optimiser = torch.optim.Adam(head.parameters(), 3e-3)
-    for _ in range(250):
+    for _ in range(700):
         loss = head.loss(
             actions,
             given["hidden"],

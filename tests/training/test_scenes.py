@@ -56,9 +56,9 @@ def test_a_demonstration_succeeds_and_its_labels_lead_the_arm(simulation):
     )
     assert demo.images.shape[1:] == (2, 128, 128, 3)
     assert {0.0, 1.0} == set(demo.grips.tolist())
-    # A waypoint is where the arm is one step later.
+    # A waypoint is where the arm is one step later, but for its limited acceleration.
     lead = np.linalg.norm(demo.waypoints[:-1, :3] - demo.pose[1:, :3], axis=1)
-    assert np.median(lead) < 0.01
+    assert np.median(lead) < 0.02
     relative = bundle.to_relative(demo.pose[0], chunks(demo.waypoints)[0], chunks(demo.grips)[0])
     assert np.abs(relative[:, :3]).max() < 0.6
 
