@@ -54,6 +54,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--task", action="append", metavar="TASK", help=f"default all: {', '.join(TASKS)}")
     add("--object", action="append", metavar="OBJECT", help=f"default all: {', '.join(OBJECTS)}")
     add("--film", choices=FILMS, default="failures", help="trials whose film is kept")
+    add("--random-look", action="store_true", help="light and colours from each trial's seed")
     add("--workers", type=int, default=processors, help="processes of the fast backend")
 
 

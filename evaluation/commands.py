@@ -67,6 +67,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         tasks=tasks,
         objects=objects,
         film=options.film,
+        random_look=options.random_look,
     )
     _carry_out(config, options.out, options.workers, console)
 

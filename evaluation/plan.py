@@ -54,6 +54,8 @@ class RunConfig:
     film: str = "failures"
     rotate_objects: bool = False
     """One object for each task and trial, in turn, instead of all: a short look at every task."""
+    random_look: bool = False
+    """Light and colours drawn from each trial's seed; on the fast backend only."""
     time_limit_s: float = TIME_LIMIT_S
     success_hold_s: float = SUCCESS_HOLD_S
     policy_latency_s: float = POLICY_LATENCY_S
@@ -66,6 +68,8 @@ class RunConfig:
             raise PlanError("no policy to evaluate")
         if self.backend == "live" and any(policy.bundle is None for policy in self.policies):
             raise PlanError("the scripted policy reads the simulator's truth: use --backend fast")
+        if self.backend == "live" and self.random_look:
+            raise PlanError("--random-look needs --backend fast")
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and text, as they come back from a JSON file."""

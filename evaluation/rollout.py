@@ -140,7 +140,7 @@ def run_trial(
     film: Film | None,
 ) -> Outcome:
     """Run one trial from its start to sustained success, failure or the time limit."""
-    simulation.reset(placement)
+    simulation.reset(placement, random_look=config.random_look)
     controller.start(placement)
     judge = SuccessJudge(config.success_hold_s)
     stage, failure = "none", None

@@ -15,6 +15,7 @@ from contracts.robot import FR3
 from contracts.task import CONTAINERS, OBJECTS
 from simulation import world
 from simulation.cameras import CAMERAS
+from simulation.look import Painter, sample_look
 from simulation.objects import VISUAL_GROUP, container_body, object_body
 from simulation.placement import Placement, apply_placement, home_joints, place_arm
 from simulation.scoring import Score, Scorer
@@ -62,6 +63,7 @@ class FastSimulation:
     def __init__(self, image_size: int | None = 128, timestep: float = 0.004) -> None:
         self.model = world.fast_model(timestep)
         self.data = mujoco.MjData(self.model)
+        self._painter = Painter(self.model)
         self._substeps = round(CONTROL_PERIOD / timestep)
         self._arm = world.joint_addresses(self.model, world.ARM_JOINTS)
         self._arm_velocity = np.array([self.model.joint(j).dofadr[0] for j in world.ARM_JOINTS])
@@ -94,8 +96,12 @@ class FastSimulation:
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
 
-    def reset(self, placement: Placement) -> None:
-        """Start the trial that `placement` describes; the arm stands at its start, hand open."""
+    def reset(self, placement: Placement, *, random_look: bool = False) -> None:
+        """Start the trial that `placement` describes; the arm stands at its start, hand open.
+
+        `random_look` draws light and colours from the placement's seed.
+        """
+        self._painter.apply(sample_look(self.model, placement.seed) if random_look else None)
         self.arrange(placement)
         joints = home_joints(placement)
         place_arm(self.model, self.data, joints)
