@@ -63,7 +63,15 @@ def requirements(extras: list[str], with_ros: bool) -> list[Requirement]:
         found += RENDERING
     if {"sim", "robot"} & set(extras):
         found += CAMERAS
+    if "dev" in extras and is_debian():
+        found += BROWSER
     return found
+
+
+def is_debian() -> bool:
+    """Ubuntu has Chromium as a snap only; there the tests of web pages skip without a browser."""
+    release = Path("/etc/os-release")
+    return release.is_file() and "ID=debian" in release.read_text().splitlines()
 
 
 def build_requirements(python: str) -> list[Requirement]:
@@ -79,6 +87,7 @@ RENDERING = [
     Requirement("rendering on the CPU", "libosmesa6", loads("libOSMesa.so.8")),
     Requirement("rendering", "libgl1", loads("libGL.so.1")),
 ]
+BROWSER = [Requirement("tests of web pages", "chromium", on_path("chromium"))]
 CAMERAS = [
     Requirement("RealSense cameras", "libusb-1.0-0", loads("libusb-1.0.so.0")),
     Requirement("RealSense cameras", "libudev1", loads("libudev.so.1")),

@@ -113,11 +113,11 @@ def collect(out: Path, per_task: int, seed: int) -> None:
                 attempts += 1
             kept.append((demonstration, task_index * len(OBJECTS) + OBJECTS.index(obj)))
             progress.update()
-    _write(out, kept)
+    _write(out, kept, seed)
     progress.write(f"{len(kept)} demonstrations of {attempts} attempts")
 
 
-def _write(out: Path, kept: list[tuple[Demonstration, int]]) -> None:
+def _write(out: Path, kept: list[tuple[Demonstration, int]], seed: int) -> None:
     total = sum(len(demo.pose) for demo, _ in kept)
     shape = (total, *kept[0][0].images.shape[1:])
     images = open_memmap(out / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -140,6 +140,7 @@ def _write(out: Path, kept: list[tuple[Demonstration, int]]) -> None:
     ]
     np.savez(
         out / "rows.npz",
+        seed=seed,
         state=np.array(state, np.float32),
         actions=np.array(actions, np.float32),
         truth=np.concatenate([demo.truth for demo, _ in kept]).astype(np.float32),

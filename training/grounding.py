@@ -62,6 +62,7 @@ class SceneData:
     def __init__(self, folders: Sequence[Path]) -> None:
         self._images = [np.load(folder / "images.npy", mmap_mode="r") for folder in folders]
         rows = [np.load(folder / "rows.npz") for folder in folders]
+        self.seeds = [int(row["seed"]) for row in rows]
         self._starts = np.cumsum([0] + [len(images) for images in self._images])
         state = np.concatenate([row["state"] for row in rows])
         self.position = torch.from_numpy(state[:, :3].copy())
@@ -257,7 +258,8 @@ def main() -> None:
     data = SceneData(arguments.scenes)
     backbone = GroundedBackbone(LabBackboneConfig(seed=arguments.seed))
     curve = train(backbone, data, config, arguments.out)
-    record = {"grounding": asdict(config), "scenes": len(data), "curve": curve}
+    scenes = {"samples": len(data), "seeds": data.seeds}
+    record = {"grounding": asdict(config), "scenes": scenes, "curve": curve}
     (arguments.out / "grounding.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

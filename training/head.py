@@ -253,6 +253,7 @@ def main() -> None:
         "head": asdict(config),
         "sizes": asdict(head_config),
         "frames": len(data.state),
+        "seed": int(rows["seed"]),
         "episodes": int(rows["episode"].max()) + 1,
         "readout": error,
         "curve": curve,

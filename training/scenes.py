@@ -189,6 +189,7 @@ def generate(out: Path, samples: int, seed: int) -> None:
     images.flush()
     np.savez(
         out / "rows.npz",
+        seed=seed,
         state=np.array([row.state for row in rows], np.float32),
         truth=np.array([row.truth for row in rows], np.float32),
         task=np.array([row.task for row in rows]),

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from tiny_bundle import make_observation, save_bundle, tiny_manifest
 
 from contracts.bundle import BackboneInfo, CameraInput, Manifest
 from policy_server.preprocess import Preprocessor, rotary_positions, square_picture
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 FAMILIES = {
     # Patch size and normalisation of the released models.
