@@ -63,6 +63,7 @@ class Expert:
     """State machine over PHASES; `act` is called once a TIME_STEP with the commanded pose."""
 
     def __init__(self, placement: Placement) -> None:
+        self._object = placement.object
         self._shape = objects.OBJECT_SHAPES[placement.object]
         self._floor = objects.CONTAINER_SHAPES[get_task(placement.task).target].floor
         self._phase = 0
@@ -91,7 +92,7 @@ class Expert:
         here, obj, target = commanded[:3], truth.object_position, truth.target_position
         grasp_height = max(obj[2], 0.017)
         if self.phase in ("reach", "descend"):
-            self._grasp_yaw = self._yaw_for(truth.object_yaw)
+            self._grasp_yaw = objects.grasp_yaw(self._object, truth.object_yaw)
             height = TRAVEL_HEIGHT if self.phase == "reach" else grasp_height
             # Only straight above the object may the gripper go down into the container.
             step = TRAVEL_STEP if self.phase == "reach" else DESCENT_STEP
@@ -126,11 +127,6 @@ class Expert:
         if arrived and not self.done:
             self._phase += 1
             self._waited = 0
-
-    def _yaw_for(self, object_yaw: float) -> float:
-        """Gripper yaw [rad] nearest to 0 that fits the object's faces."""
-        period = self._shape.yaw_period
-        return 0.0 if period == 0.0 else float((object_yaw + period / 2) % period - period / 2)
 
 
 def _down_pose(x: float, y: float, z: float, yaw: float) -> Vector:

@@ -55,6 +55,12 @@ CONTAINER_SHAPES: Final = {
 }
 
 
+def grasp_yaw(obj: str, yaw: float) -> float:
+    """Gripper yaw [rad] nearest to 0 that fits the faces of an object turned by `yaw`."""
+    period = OBJECT_SHAPES[obj].yaw_period
+    return 0.0 if period == 0.0 else float((yaw + period / 2) % period - period / 2)
+
+
 def object_body(name: str) -> str:
     """Body name of an object."""
     return "object_" + name.replace(" ", "_")

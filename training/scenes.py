@@ -43,18 +43,12 @@ class SceneRow:
     object: int
 
 
-def grasp_yaw(obj: str, yaw: float) -> float:
-    """Yaw [rad] nearest to 0 at which the gripper fits the object's faces."""
-    period = objects.OBJECT_SHAPES[obj].yaw_period
-    return 0.0 if period == 0.0 else float((yaw + period / 2) % period - period / 2)
-
-
 def truth_row(simulation: FastSimulation, placement: Placement) -> Vector:
     """Truth (TRUTH_DIMENSION,) of the simulation's present state."""
     body = simulation.data.body(objects.object_body(placement.object))
     target = placement.containers[get_task(placement.task).target]
     matrix = body.xmat.reshape(3, 3)
-    yaw = grasp_yaw(placement.object, float(np.arctan2(matrix[1, 0], matrix[0, 0])))
+    yaw = objects.grasp_yaw(placement.object, float(np.arctan2(matrix[1, 0], matrix[0, 0])))
     target_position = np.array([target.x, target.y, target.z])
     points = [
         project(simulation, camera, position)
