@@ -56,13 +56,23 @@ def works(venv: Path) -> bool:
 def ensure(venv: Path, system_site_packages: bool, logs_name: str = "setup_log") -> Path:
     """Make the environment if there is none that works; return the folder for logs."""
     if not works(venv):
-        if venv.exists() and not (venv / "pyvenv.cfg").exists():
+        if is_something_else(venv, logs_name):
             raise SetupError(f"{venv} exists and is no virtual environment: move it away")
         command = [sys.executable, "-m", "venv", str(venv)]
         if system_site_packages:
             command.append("--system-site-packages")
         run_logged(command, venv / logs_name / "venv.log")
     return venv / logs_name
+
+
+def is_something_else(venv: Path, logs_name: str) -> bool:
+    """Whether this path holds anything but an environment or the logs of the steps before it.
+
+    On a fresh machine apt runs first and leaves its log where the environment will be.
+    """
+    if not venv.exists() or (venv / "pyvenv.cfg").exists():
+        return False
+    return not venv.is_dir() or any(entry.name != logs_name for entry in venv.iterdir())
 
 
 def install(venv: Path, repository: Path, extras: list[str], logs: Path) -> None:

@@ -221,3 +221,19 @@ def test_make_alone_explains_every_target(repository: Path) -> None:
     said = subprocess.run(["make"], cwd=repository, capture_output=True, text=True, check=True)
     for target in ("setup", "demo", "test", "bench", "lint", "clean"):
         assert f"make {target} " in said.stdout
+
+
+def test_logs_of_the_steps_before_do_not_pass_for_something_else(tmp_path):
+    venv = tmp_path / ".venv"
+    logs = venv / "setup_log"
+    logs.mkdir(parents=True)
+    (logs / "apt-get_install.log").write_text("as apt leaves it on a fresh machine\n")
+    assert virtual_environment.ensure(venv, system_site_packages=False) == logs
+    assert virtual_environment.works(venv)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine\n")
+    with pytest.raises(SetupError, match="no virtual environment"):
+        virtual_environment.ensure(tmp_path, system_site_packages=False)
+    assert (tmp_path / "notes.txt").read_text() == "mine\n"
