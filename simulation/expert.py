@@ -12,7 +12,6 @@ import numpy as np
 
 from contracts import geometry
 from contracts.geometry import Vector
-from contracts.task import get_task
 from simulation import objects
 from simulation.placement import Placement
 
@@ -41,7 +40,7 @@ class SceneTruth:
     def read(cls, model: mujoco.MjModel, data: mujoco.MjData, placement: Placement) -> SceneTruth:
         """Truth of the trial `placement` at this moment."""
         body = data.body(objects.object_body(placement.object))
-        target = placement.containers[get_task(placement.task).target]
+        target = placement.containers[placement.target]
         matrix = body.xmat.reshape(3, 3)
         return cls(
             object_position=body.xpos.copy(),
@@ -65,7 +64,7 @@ class Expert:
     def __init__(self, placement: Placement) -> None:
         self._object = placement.object
         self._shape = objects.OBJECT_SHAPES[placement.object]
-        self._floor = objects.CONTAINER_SHAPES[get_task(placement.task).target].floor
+        self._floor = objects.CONTAINER_SHAPES[placement.target].floor
         self._phase = 0
         self._waited = 0
         self._grasp_yaw: float | None = None

@@ -15,7 +15,7 @@ from contracts.robot import FR3
 from contracts.task import CONTAINERS, OBJECTS
 from simulation import world
 from simulation.cameras import CAMERAS
-from simulation.look import Painter, sample_look
+from simulation.look import Look, Painter, sample_look
 from simulation.objects import VISUAL_GROUP, container_body, object_body
 from simulation.placement import Placement, apply_placement, home_joints, place_arm
 from simulation.scoring import Score, Scorer
@@ -96,12 +96,16 @@ class FastSimulation:
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
 
+    def show(self, look: Look | None) -> None:
+        """Show this light and these colours; None shows the world as it was built."""
+        self._painter.apply(look)
+
     def reset(self, placement: Placement, *, random_look: bool = False) -> None:
         """Start the trial that `placement` describes; the arm stands at its start, hand open.
 
         `random_look` draws light and colours from the placement's seed.
         """
-        self._painter.apply(sample_look(self.model, placement.seed) if random_look else None)
+        self.show(sample_look(self.model, placement.seed) if random_look else None)
         self.arrange(placement)
         joints = home_joints(placement)
         place_arm(self.model, self.data, joints)

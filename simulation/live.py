@@ -50,7 +50,7 @@ SETTLE_TICKS: Final = 200
 """Ticks for the objects to come to rest before the first picture."""
 CLIENT_ERRORS: Final = 10
 """Errors of clients that one tick puts up with."""
-EMPTY_TABLE: Final = Placement("", "", 0, {}, {}, (0.0,) * 7)
+EMPTY_TABLE: Final = Placement("", "", "", 0, {}, {}, (0.0,) * 7)
 NICENESS: Final = -5
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_TIMERSLACK: Final = 29

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from contracts.robot import FR3
-from contracts.task import CONTAINERS, OBJECTS, check_object, get_task
+from contracts.task import CONTAINERS, OBJECTS, Task, check_object, get_task
 from simulation import objects, world
 
 TABLE_X = (0.38, 0.60)
@@ -34,11 +34,14 @@ class BodyPose:
 class Placement:
     """Start of one trial: the containers and objects on the table; all others are put away.
 
+    The object goes into, or onto, the container `target`.
+
     `home_offset` (7,) [rad] moves the arm's start a little from home.
     """
 
     task: str
     object: str
+    target: str
     seed: int
     containers: Mapping[str, BodyPose]
     objects: Mapping[str, BodyPose]
@@ -48,12 +51,20 @@ class Placement:
 def sample_placement(task_name: str, obj: str, seed: int) -> Placement:
     """The start that belongs to (task, object, seed): same arguments, same start, anywhere.
 
-    The object lies in the source container; one more container and one more object distract.
-
     Raises:
         ValueError: unknown task or object.
     """
-    task = get_task(task_name)
+    return place(get_task(task_name), obj, seed)
+
+
+def place(task: Task, obj: str, seed: int) -> Placement:
+    """The start of any task, one of the evaluation's or another.
+
+    The object lies in the source container; one more container and one more object distract.
+
+    Raises:
+        ValueError: unknown object.
+    """
     check_object(obj)
     key = [
         seed,
@@ -79,7 +90,9 @@ def sample_placement(task_name: str, obj: str, seed: int) -> Placement:
         other_object: _object_in(rng, other_object, other_container, containers[other_container]),
     }
     offset = rng.uniform(-1, 1, 7) * np.array([0.12, 0.08, 0.05, 0.08, 0.05, 0.08, 0.15])
-    return Placement(task_name, obj, seed, containers, placed, tuple(offset.tolist()))
+    return Placement(
+        task.name, obj, task.target, seed, containers, placed, tuple(offset.tolist())
+    )
 
 
 def apply_placement(model: mujoco.MjModel, data: mujoco.MjData, placement: Placement) -> None:

@@ -8,7 +8,6 @@ import mujoco
 import numpy as np
 
 from contracts.robot import FR3
-from contracts.task import get_task
 from simulation import objects, world
 from simulation.placement import Placement
 
@@ -31,7 +30,6 @@ class Scorer:
     """Watches one trial; call `update` about ten times a second."""
 
     def __init__(self, model: mujoco.MjModel, placement: Placement) -> None:
-        task = get_task(placement.task)
         self._placement = placement
         self._body = model.body(objects.object_body(placement.object)).id
         self._velocity = model.joint(objects.object_body(placement.object)).dofadr[0]
@@ -40,8 +38,8 @@ class Scorer:
         self._hand = model.body(world.HAND).id
         self._fingers = world.joint_addresses(model, world.FINGER_JOINTS)
         self._geom_body = model.geom_bodyid
-        self._target = placement.containers[task.target]
-        self._shape = objects.CONTAINER_SHAPES[task.target]
+        self._target = placement.containers[placement.target]
+        self._shape = objects.CONTAINER_SHAPES[placement.target]
         self._half_height = min(objects.OBJECT_SHAPES[placement.object].half_size)
         self._start_height = placement.objects[placement.object].z
         self._furthest = -1

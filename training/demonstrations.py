@@ -67,7 +67,7 @@ def demonstrate(
         waypoint = expert.act(truth, simulation.commanded_pose, simulation.gripper_opening)
         rows["waypoints"].append(waypoint.pose)
         rows["grips"].append(waypoint.gripper)
-        simulation.follow(_executed(waypoint, noisy, rng), waypoint.gripper, TIME_STEP)
+        simulation.follow(disturbed(waypoint, noisy, rng), waypoint.gripper, TIME_STEP)
         simulation.score()
         steps += 1
     for _ in range(3):
@@ -77,7 +77,8 @@ def demonstrate(
     return Demonstration(**{name: np.array(values) for name, values in rows.items()})
 
 
-def _executed(waypoint: Waypoint, noisy: bool, rng: np.random.Generator) -> Vector:
+def disturbed(waypoint: Waypoint, noisy: bool, rng: np.random.Generator) -> Vector:
+    """Pose (7,) that is executed in place of the waypoint's."""
     scale = {
         "reach": WIDE_NOISE,
         "move": WIDE_NOISE,

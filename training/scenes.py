@@ -20,7 +20,7 @@ from tqdm import tqdm
 from contracts import bundle, geometry, kinematics
 from contracts.geometry import Vector
 from contracts.robot import FR3
-from contracts.task import OBJECTS, TASKS, get_task
+from contracts.task import OBJECTS, TASKS
 from simulation import objects, world
 from simulation.cameras import CAMERAS
 from simulation.expert import DOWN
@@ -46,7 +46,7 @@ class SceneRow:
 def truth_row(simulation: FastSimulation, placement: Placement) -> Vector:
     """Truth (TRUTH_DIMENSION,) of the simulation's present state."""
     body = simulation.data.body(objects.object_body(placement.object))
-    target = placement.containers[get_task(placement.task).target]
+    target = placement.containers[placement.target]
     matrix = body.xmat.reshape(3, 3)
     yaw = objects.grasp_yaw(placement.object, float(np.arctan2(matrix[1, 0], matrix[0, 0])))
     target_position = np.array([target.x, target.y, target.z])
@@ -115,7 +115,7 @@ def _carrying_pose(
     rng: np.random.Generator, placement: Placement, lying: Vector
 ) -> tuple[Vector, float]:
     """Closed gripper somewhere on the way from source to target, and its opening."""
-    target = placement.containers[get_task(placement.task).target]
+    target = placement.containers[placement.target]
     fraction = rng.choice((0.0, 1.0, rng.uniform(0, 1)))
     xy = (
         (1 - fraction) * lying[:2]

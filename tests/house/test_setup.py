@@ -223,7 +223,7 @@ def test_make_alone_explains_every_target(repository: Path) -> None:
         assert f"make {target} " in said.stdout
 
 
-def test_logs_of_the_steps_before_do_not_pass_for_something_else(tmp_path):
+def test_logs_of_the_steps_before_do_not_pass_for_something_else(tmp_path: Path) -> None:
     venv = tmp_path / ".venv"
     logs = venv / "setup_log"
     logs.mkdir(parents=True)
@@ -232,7 +232,7 @@ def test_logs_of_the_steps_before_do_not_pass_for_something_else(tmp_path):
     assert virtual_environment.works(venv)
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine\n")
     with pytest.raises(SetupError, match="no virtual environment"):
         virtual_environment.ensure(tmp_path, system_site_packages=False)
