@@ -8,7 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-SYSTEM: Final = "You are an embodied vision-language robotic assistant for multi-object manipulation."
+SYSTEM: Final = (
+    "You are an embodied vision-language robotic assistant for multi-object manipulation."
+)
 REASONING_SYSTEM: Final = (
     f"{SYSTEM} The assistant first thinks about the reasoning process in the mind and then "
     "provides the user with the answer. The reasoning process and answer are enclosed within "
