@@ -1,4 +1,7 @@
-"""`python -m evaluation run`: trials of policies in simulation; `demo`: a first look."""
+"""`python -m evaluation run`: trials of policies in simulation; `demo`: a first look.
+
+`representation`: how well a backbone's hidden states tell the steps of a task apart.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     _add_run(commands.add_parser("run", help="N trials for each task and object"))
     _add_demo(commands.add_parser("demo", help="the whole graph, one trial of each task"))
+    _add_representation(
+        commands.add_parser("representation", help="nearest neighbours on hidden states (Table 9)")
+    )
     return parser
 
 
@@ -65,6 +71,16 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     add("--bundle", default="shipped", help="a shipped bundle's name, or a bundle's directory")
     add("--seed", type=int, default=0, help="trial i starts from placement seed + i (default 0)")
     add("--out", type=Path, help="default runs/<date>-<time>")
+
+
+def _add_representation(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    names = "a shipped bundle's name, or a bundle's directory; may be repeated"
+    add("--bundle", action="append", metavar="NAME", help=f"default shipped; {names}")
+    add("--trajectories", type=int, default=20, help="successful ones of one task (default 20)")
+    add("--seed", type=int, default=0, help="first placement seed, and of the bootstrap")
+    add("--out", type=Path, help="directory for the figures and the features")
+    add("--json", action="store_true", help="only the last line, without the table before it")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from evaluation.live_backend import run_trials as run_live
 from evaluation.plan import PlanError, RunConfig, check_request
 from evaluation.policies import SCRIPTED, choose_policies
 from evaluation.report import REPORT
+from evaluation.representation import analyse
 from evaluation.runner import Backend, run
 from evaluation.summary import main_figures
 from evaluation.trial_log import LogError
@@ -40,7 +41,7 @@ def execute(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        _run(options, console) if options.command == "run" else _demo(options, console)
+        COMMANDS[options.command](options, console)
     except MISUSE as error:
         return _say(console, str(error), REFUSED)
     except (WorkersLost, GraphFailed) as error:
@@ -89,6 +90,24 @@ def _demo(options: argparse.Namespace, console: Console) -> None:
     _carry_out(config, out, 1, console)
 
 
+def _representation(options: argparse.Namespace, console: Console) -> None:
+    result = analyse(
+        choose_policies(options.bundle or ["shipped"]),
+        options.trajectories,
+        options.seed,
+        options.out,
+    )
+    if not options.json:
+        console.print(f"{result['frames']} frames of {result['trajectories']} trajectories")
+        for model in result["models"]:
+            low, high = (100 * bound for bound in model["interval"])
+            console.print(
+                f"{model['bundle']}: {100 * model['accuracy']:.2f} % ({low:.2f} to {high:.2f}), "
+                f"chance {100 * model['chance']:.2f} %"
+            )
+    print(json.dumps(result), flush=True)
+
+
 def _check_live() -> None:
     check_ros()
     check_ports()
@@ -107,6 +126,9 @@ def _carry_out(config: RunConfig, directory: Path, workers: int, console: Consol
     broken = broken_trials(records) if config.backend == "live" else []
     if broken:
         raise GraphFailed("\n".join(["the graph did not work in every trial:", *broken]))
+
+
+COMMANDS: Final = {"run": _run, "demo": _demo, "representation": _representation}
 
 
 def _say(console: Console, text: str, code: int) -> int:
