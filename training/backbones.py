@@ -161,6 +161,13 @@ def lab_backbone(
     return Qwen3VLForConditionalGeneration(qwen)
 
 
+def mixed_precision() -> torch.autocast:
+    """bfloat16 where the processor has it; emulated, it is ten times slower than float32."""
+    return torch.autocast(
+        "cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 @dataclass(frozen=True)
 class PromptBatch:
     """Left-padded prompts: ids and mask (B, L), multimodal rotary position ids (3, B, L)."""

@@ -14,7 +14,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +58,13 @@ class FastTokenizer:
         self.lowest = lowest
         self.horizon = horizon
         self.dimension = len(action_range.low)
-        self._bpe = bpe
+        self.bpe = bpe
         tokens = [bpe.id_to_token(i) for i in range(bpe.get_vocab_size())]
-        self._symbols = [
-            np.frombuffer(token.encode("utf-32-le"), np.uint32).astype(np.int64) - FIRST_LETTER
-            for token in tokens
-        ]
-        self.highest = lowest + max(int(symbols.max()) for symbols in self._symbols)
+        self._lengths = np.array([len(token) for token in tokens])
+        self._starts = np.concatenate([[0], np.cumsum(self._lengths)[:-1]])
+        letters = np.frombuffer("".join(tokens).encode("utf-32-le"), np.uint32)
+        self._symbols = letters.astype(np.int64) - FIRST_LETTER
+        self.highest = lowest + int(self._symbols.max())
 
     @classmethod
     def fit(
@@ -102,7 +104,7 @@ class FastTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        return self._bpe.get_vocab_size()
+        return self.bpe.get_vocab_size()
 
     def encode(self, chunks: Vector) -> list[list[int]]:
         """Tokens of chunks (samples, horizon, dimension); values out of range are clamped.
@@ -117,7 +119,7 @@ class FastTokenizer:
             )
         coefficients = _coefficients(_normalised(values, self.action_range), self.scale)
         clamped = np.clip(coefficients, self.lowest, self.highest) - self.lowest
-        return [encoded.ids for encoded in self._bpe.encode_batch(_words(clamped))]
+        return [encoded.ids for encoded in self.bpe.encode_batch_fast(_words(clamped))]
 
     def decode(self, tokens: Sequence[Sequence[int]], *, lenient: bool = False) -> Vector:
         """Chunks (samples, horizon, dimension) of token sequences.
@@ -129,15 +131,23 @@ class FastTokenizer:
             FastDecodeError: an unknown token, or not exactly one chunk's worth of coefficients.
         """
         size = self.horizon * self.dimension
+        counts = np.array([len(sequence) for sequence in tokens])
+        flat = np.fromiter(chain.from_iterable(tokens), np.int64, counts.sum())
+        row = np.repeat(np.arange(len(tokens)), counts)
+        known = (flat >= 0) & (flat < len(self._lengths))
+        if not known.all() and not lenient:
+            self._refuse_unknown(row[~known], flat[~known])
+        flat, row = flat[known], row[known]
+        symbols, symbol_row = self._spelled(flat), np.repeat(row, self._lengths[flat])
+        lengths = np.bincount(symbol_row, minlength=len(tokens))
+        if not lenient and (wrong := np.flatnonzero(lengths != size)).size:
+            raise FastDecodeError(
+                f"sequence {wrong[0]}: {lengths[wrong[0]]} coefficients, a chunk has {size}"
+            )
+        column = np.arange(len(symbols)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        fits = column < size
         coefficients = np.zeros((len(tokens), size))
-        for row, sequence in enumerate(tokens):
-            symbols = self._symbols_of(row, sequence, lenient)
-            if len(symbols) != size and not lenient:
-                raise FastDecodeError(
-                    f"sequence {row}: {len(symbols)} coefficients, a chunk has {size}"
-                )
-            kept = symbols[:size]
-            coefficients[row, : len(kept)] = kept + self.lowest
+        coefficients[symbol_row[fits], column[fits]] = symbols[fits] + self.lowest
         shaped = coefficients.reshape(-1, self.horizon, self.dimension) / self.scale
         return self.action_range.denormalise(idct(shaped, axis=1, norm="ortho"))
 
@@ -148,7 +158,7 @@ class FastTokenizer:
             "scale": self.scale,
             "lowest": self.lowest,
             "horizon": self.horizon,
-            "bpe": json.loads(self._bpe.to_str()),
+            "bpe": json.loads(self.bpe.to_str()),
         }
         path.write_text(json.dumps(content) + "\n")
 
@@ -167,15 +177,17 @@ class FastTokenizer:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not a saved FAST tokenizer ({error})") from error
 
-    def _symbols_of(self, row: int, sequence: Sequence[int], lenient: bool) -> NDArray[np.int64]:
-        known = [token for token in sequence if 0 <= token < len(self._symbols)]
-        if len(known) != len(sequence) and not lenient:
-            unknown = sorted(set(sequence) - set(known))
-            raise FastDecodeError(
-                f"sequence {row}: unknown tokens {unknown[:5]} (vocabulary {self.vocabulary})"
-            )
-        parts = [self._symbols[token] for token in known]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    def _spelled(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Symbols of all tokens, one after the other."""
+        lengths = self._lengths[tokens]
+        offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return self._symbols[np.repeat(self._starts[tokens], lengths) + offsets]
+
+    def _refuse_unknown(self, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> NoReturn:
+        unknown = sorted(set(tokens[rows == rows[0]].tolist()))
+        raise FastDecodeError(
+            f"sequence {rows[0]}: unknown tokens {unknown[:5]} (vocabulary {self.vocabulary})"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import Qwen2Tokenizer, Qwen3VLForConditionalGeneration
 
 from contracts.bundle import Normalisation
 from contracts.task import OBJECTS, TASKS
@@ -31,6 +32,7 @@ from training.backbones import (
     encode_prompts,
     lab_backbone,
     lab_tokenizer,
+    mixed_precision,
     to_patches,
 )
 from training.readout import GroundingReadout
@@ -103,11 +105,17 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 class GroundedBackbone(nn.Module):
     """Prefix and readout trained together; `prompts` are those of all task and object pairs."""
 
-    def __init__(self, config: LabBackboneConfig) -> None:
+    def __init__(
+        self,
+        config: LabBackboneConfig,
+        tokenizer: Qwen2Tokenizer | None = None,
+        model: Qwen3VLForConditionalGeneration | None = None,
+    ) -> None:
+        """Random weights, or `model` with its tokenizer, whose vocabulary may be larger."""
         super().__init__()
         self.config = config
-        self.tokenizer = lab_tokenizer(config.ranks)
-        self.model = lab_backbone(config, self.tokenizer)
+        self.tokenizer = tokenizer or lab_tokenizer(config.ranks)
+        self.model = model or lab_backbone(config, self.tokenizer)
         instructions = [task.instruction(obj) for task in TASKS.values() for obj in OBJECTS]
         self.prompts: PromptBatch = encode_prompts(
             instructions, self.tokenizer, self.model, config.grid
@@ -150,7 +158,7 @@ def evaluate(backbone: GroundedBackbone, data: SceneData, rows: np.ndarray) -> d
     found = []
     for start in range(0, len(rows), 100):
         part = rows[start : start + 100]
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             hidden = backbone.hidden(data.prompt[part], data.images(part))
         found.append(backbone.readout(hidden.float(), data.state[part])[0])
     readout = torch.cat(found)
@@ -203,7 +211,7 @@ def train(
             group["lr"] = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
         rows = np.sort(rng.integers(0, split, config.batch))
         images = augment(data.images(rows), generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             hidden = backbone.hidden(data.prompt[rows], images)
         readout, points = backbone.readout(hidden.float(), data.state[rows])
         loss = grounding_loss(readout, points, data.position[rows], data.truth[rows])
