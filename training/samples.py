@@ -35,7 +35,7 @@ class Sample:
 
     name: str
     category: str
-    pictures: tuple[NDArray[np.uint8], ...]
+    pictures: tuple[NDArray[np.uint8], ...] = field(compare=False)
     question: str
     answer: str
     system: str = SYSTEM
