@@ -31,7 +31,7 @@ from training import lab_plan, lab_study
 from training.lab_plan import Stage
 from training.lab_sizes import SIZES, Size
 
-POLL_S = 0.5
+POLL_S = 1.0
 STOP_S = 20.0
 
 
@@ -197,6 +197,7 @@ def _progress(console: Console) -> Progress:
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.description}"),
         console=console,
+        refresh_per_second=1,
     )
 
 

@@ -1,9 +1,7 @@
 """Frames of `other_world` as the scene metadata that RoboAlign VQA starts from.
 
-    python -m training.lab_metadata --other-world runs/other_world --out runs/vqa/metadata.jsonl
-    python -m training.vqa --metadata runs/vqa/metadata.jsonl --out runs/vqa/vqa.jsonl
-
-Pictures are written as PNG into `pictures` beside the metadata.
+    python -m training.lab_metadata --other-world runs/other_world --out data/vqa/lab/metadata.jsonl
+    python -m training.vqa --metadata data/vqa/lab/metadata.jsonl --out data/vqa/vqa.jsonl
 """
 
 from __future__ import annotations
@@ -26,13 +24,13 @@ from training.scene_metadata import SCENE, Box, SceneMetadata, SceneObject
 
 def scene_of(frame: Frame, chunk: Vector, images: dict[str, Path]) -> SceneMetadata:
     """Metadata of a frame and the chunk (horizon, 7) that follows it."""
-    objects = (SceneObject(entity.name, _boxes(entity)) for entity in frame.entities)
+    objects = tuple(SceneObject(entity.name, _boxes(entity)) for entity in frame.entities)
     turn = Rotation.from_quat(frame.pose[3:]).as_euler("xyz").tolist()
     state = (*frame.pose[:3], *turn, frame.opening)
     # While the fingers rest on the object, a command to close changes nothing.
     closed = frame.opening if frame.phase in ("lift", "move", "lower") else 0.0
-    steps = tuple(tuple(step) for step in _steps(chunk, closed).tolist())
-    return SceneMetadata(frame.name, images, tuple(objects), state, frame.instruction, steps)
+    steps = tuple(map(tuple, _steps(chunk, closed).tolist()))
+    return SceneMetadata(frame.name, images, objects, state, frame.instruction, steps)
 
 
 def _boxes(entity: Entity) -> dict[str, Box]:
@@ -48,15 +46,14 @@ def _steps(chunk: Vector, closed: float) -> Vector:
     """Changes (horizon, 7) from step to step; a chunk's waypoints are all seen from its start."""
     from_start = np.vstack([np.zeros(6), chunk[:, :6]])
     turns = Rotation.from_rotvec(from_start[:, 3:])
-    turned = (turns[1:] * turns[:-1].inv()).as_euler("xyz")
+    turned = (turns[1:] * turns[:-1].inv()).as_euler("xyz")  # about the base's fixed axes
     openings = np.where(chunk[:, 6:] < 0.5, closed, 1.0)
     return np.hstack([np.diff(from_start[:, :3], axis=0), turned, openings])
 
 
 def export(data: OtherWorldData, out: Path) -> None:
-    """Write the pictures, and a line of metadata for each frame, in order."""
-    pictures = out.parent / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
+    """Write a line for each frame, in order, and its pictures as PNG into `pictures` beside it."""
+    (out.parent / "pictures").mkdir(parents=True, exist_ok=True)
     lines = []
     for number, frame in enumerate(tqdm(data.frames, desc="frames", mininterval=5)):
         images = {camera: Path("pictures", f"{number:06}_{camera}.png") for camera in CAMERAS}

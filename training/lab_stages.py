@@ -177,19 +177,13 @@ def make_features(out: Path, size: Size, arm: str) -> None:
     readout_tuning.tune(backbone, data, hidden, rows, config)
     held_out = np.arange(len(data) - held_out_scenes(size), len(data))
     error = grounding.evaluate(backbone, data, held_out[:600])
-    freeze(backbone, folder)
+    grounding.save(backbone, folder)
     origin = {"arm": arm, "model": ARMS[arm].model, "what": ARMS[arm].what}
     write(folder / "grounding.json", origin)
     write(folder / "readout.json", {"readout": asdict(config), "held_out": error})
     part = thinned(Demonstrations.load(out / "data/demonstrations"), size.stride)
     prompt = torch.from_numpy(part.rows["prompt"])
     features.cache(backbone, part.images, prompt, folder / "demonstrations.npy")
-
-
-def freeze(backbone: GroundedBackbone, folder: Path) -> None:
-    """Save an arm's backbone; a graph of an earlier one goes."""
-    grounding.save(backbone, folder)
-    (folder / "backbone.onnx").unlink(missing_ok=True)
 
 
 def thinned(data: Demonstrations, stride: int) -> Demonstrations:
@@ -218,7 +212,8 @@ def train_head(out: Path, size: Size, arm: str, seed: int) -> None:
     head_folder = out / "heads" / f"{arm}-{seed}"
     train_on_cache(backbone, part, hidden, head_training(size, seed), head_folder)
     notes = f"Lab study, size {size.name}: {ARMS[arm].label} ({ARMS[arm].what}), seed {seed}."
-    export.export(folder, head_folder, f"lab-{arm}-{seed}", notes, bundle_of(out, arm, seed))
+    bundle = bundle_of(out, arm, seed)
+    export.export(folder, head_folder, f"lab-{arm}-{seed}", notes, bundle, out / "templates")
 
 
 def bundle_of(out: Path, arm: str, seed: int) -> Path:
@@ -291,13 +286,14 @@ def train_end_to_end(out: Path, size: Size) -> None:
     curve = end_to_end.train(backbone, head, action_range, data, config)
     folder = out / "arms/end_to_end"
     folder.mkdir(parents=True, exist_ok=True)
-    freeze(backbone, folder)
+    grounding.save(backbone, folder)
     write(folder / "grounding.json", {"end_to_end": asdict(config), "curve": curve})
     write(folder / "readout.json", {"trained": "with the rest"})
     head_folder = out / "heads/end_to_end-0"
     save(head, action_range, {"end_to_end": asdict(config), "curve": curve}, head_folder)
     notes = f"Lab study, size {size.name}: the ladder's ceiling on pictures, end to end."
-    export.export(folder, head_folder, "lab-end-to-end", notes, bundle_of(out, "end_to_end", 0))
+    bundle = bundle_of(out, "end_to_end", 0)
+    export.export(folder, head_folder, "lab-end-to-end", notes, bundle, out / "templates")
 
 
 def write(path: Path, content: Any) -> None:
