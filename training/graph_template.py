@@ -43,7 +43,7 @@ def fill(
         if found := known.get(numpy_helper.to_array(weight).tobytes()):
             name, transposed = found
             value = values[name].detach()
-            array = (value.T if transposed else value).contiguous().numpy()
+            array = (_matrix(value).T if transposed else value).contiguous().numpy()
             filled = numpy_helper.from_array(array.reshape(tuple(weight.dims)), weight.name)
             weight.CopyFrom(filled)
     onnx.save(model, out)
@@ -62,7 +62,12 @@ def _by_content(prints: dict[str, Tensor]) -> dict[bytes, tuple[str, bool]]:
     """Name of each parameter, and whether it is transposed, by its bytes in a graph."""
     known: dict[bytes, tuple[str, bool]] = {}
     for name, value in prints.items():
-        if value.dim() == 2:
-            known[np.ascontiguousarray(value.T.numpy()).tobytes()] = (name, True)
+        if value.dim() >= 2:
+            known[np.ascontiguousarray(_matrix(value).T.numpy()).tobytes()] = (name, True)
         known[value.numpy().tobytes()] = (name, False)
     return known
+
+
+def _matrix(value: Tensor) -> Tensor:
+    """A convolution whose stride is its kernel is a matrix product."""
+    return value.reshape(len(value), -1)
