@@ -26,11 +26,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from training.jsonl_record import Record, Usage, picture_names, picture_paths
+from training.jsonl_record import Record, Usage, picture_names
 from training.multiple_choice import (
     Mcq,
     questions_from_pairs,
@@ -41,7 +39,7 @@ from training.multiple_choice import (
     spatial_questions,
     write_questions,
 )
-from training.samples import REASONING_SYSTEM, Sample, SampleError
+from training.samples import REASONING_SYSTEM
 from training.scene_metadata import SceneMetadata, read_scenes
 from training.teacher import (
     REFUSALS,
@@ -185,7 +183,7 @@ def distill(
     """Append the dataset's lines for all questions that `out` does not have yet.
 
     Lines have the fields name, images (relative to out's folder), category, system, question and
-    answer (`<think>...</think><answer>X</answer>`); `read_samples` reads them.
+    answer (`<think>...</think><answer>X</answer>`); `sources.reasoning` reads them.
 
     Raises:
         RecordError: out belongs to a run of other settings or cannot be written.
@@ -226,31 +224,6 @@ def _line(mcq: Mcq, thought: str, folder: Path) -> dict[str, Any]:
         "question": mcq.prompt,
         "answer": f"<think>{thought}</think><answer>{mcq.letter}</answer>",
     }
-
-
-def read_samples(path: Path) -> Iterator[Sample]:
-    """Samples of a distilled dataset, with their pictures.
-
-    Raises:
-        SampleError: a line lacks a field or its picture does not decode; names the line.
-    """
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
-            try:
-                line = json.loads(text)
-                images = (Image.open(image) for image in picture_paths(line["images"], path.parent))
-                sample = Sample(
-                    name=line["name"],
-                    category=line["category"],
-                    pictures=tuple(np.asarray(image.convert("RGB")) for image in images),
-                    question=line["question"],
-                    answer=line["answer"],
-                    system=line["system"],
-                )
-            except (OSError, SyntaxError, ValueError, KeyError, TypeError) as error:
-                place = f"{path.name}:{number}"
-                raise SampleError(f"{place}: {type(error).__name__}: {error}") from error
-            yield sample
 
 
 def _all_questions(options: argparse.Namespace) -> Iterator[Mcq]:

@@ -20,11 +20,11 @@ from training.reasoning import (
     distill,
     main,
     mcq_reward,
-    read_samples,
     rule_fault,
     select,
 )
-from training.samples import REASONING_SYSTEM, SampleError, messages
+from training.samples import REASONING_SYSTEM, messages
+from training.sources import reasoning as source
 from training.teacher import TeacherError, TeacherRefused
 from training.vqa import from_truth, generate
 
@@ -146,7 +146,9 @@ def test_selection_counts_each_filter_and_the_letter_follows_the_choices() -> No
 
 @pytest.fixture
 def questions(tmp_path: Path, capsys: Any) -> Path:
-    scenes, vqa, out = write_scenes(tmp_path), tmp_path / "vqa.jsonl", tmp_path / "mcq.jsonl"
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    scenes, vqa, out = write_scenes(folder), folder / "vqa.jsonl", folder / "mcq.jsonl"
     generate(scenes, vqa, from_truth, settings={})
     main(["questions", "--vqa", str(vqa), "--metadata", str(scenes), "--out", str(out)])
     assert json.loads(capsys.readouterr().out)["questions"] == len(out.read_text().splitlines())
@@ -168,7 +170,7 @@ def test_the_dataset_is_read_as_samples_and_goes_on_after_a_kill(
 ) -> None:
     mcqs = list(read_questions(questions))
     config = DistillationConfig(samples=4, keep=2, variations=1)
-    out, undisturbed = tmp_path / "reasoning.jsonl", tmp_path / "undisturbed.jsonl"
+    out, undisturbed = tmp_path / "reasoning.jsonl", tmp_path / "undisturbed"
     whole = distill(mcqs, undisturbed, answering, config, settings={})
     assert whole.counts["sampled"] == 4 * len(mcqs)
     assert whole.counts["correct"] == 3 * len(mcqs)
@@ -186,15 +188,16 @@ def test_the_dataset_is_read_as_samples_and_goes_on_after_a_kill(
     assert out.read_bytes() == undisturbed.read_bytes()
     with pytest.raises(RecordError, match="was begun with"):
         distill(mcqs, out, answering, DistillationConfig(samples=5), settings={})
-    samples = list(read_samples(out))
+    samples = list(source.read(tmp_path))
     assert len(samples) == whole.lines
+    names = [json.loads(line)["name"] for line in out.read_text().splitlines()]
     right = {mcq.name: mcq.choices[mcq.answer] for mcq in mcqs}
-    for sample in samples:
+    for name, sample in zip(names, samples, strict=True):
         assert sample.system == REASONING_SYSTEM == messages(sample)[0]["content"][0]["text"]
         assert all(picture.shape == (8, 8, 3) for picture in sample.pictures)
         letter = sample.answer[-len("X</answer>")]
         assert mcq_reward(sample.answer, letter) == 1.0
-        assert f"({letter}) {right[sample.name.rpartition('#')[0]]}\n" in sample.question + "\n"
+        assert f"({letter}) {right[name.rpartition('#')[0]]}\n" in sample.question + "\n"
 
 
 def test_distilling_from_an_endpoint(questions: Path, tmp_path: Path, capsys: Any) -> None:
@@ -209,7 +212,7 @@ def test_distilling_from_an_endpoint(questions: Path, tmp_path: Path, capsys: An
     assert report["usage"]["cost"] == pytest.approx(24.0)
     assert report["counts"]["sampled"] == 12
     assert report["counts"]["kept"] == 3
-    assert len(list(read_samples(out))) == report["lines"] == 6
+    assert len(source.read(tmp_path)) == report["lines"] == 6
     asked = chat.bodies[0]["messages"]
     assert asked[0] == {"role": "system", "content": REASONING_SYSTEM}
     assert asked[1]["content"][-1]["text"] == first[0].prompt
@@ -238,11 +241,6 @@ def test_damaged_files_are_named_by_line(questions: Path, tmp_path: Path) -> Non
     questions.write_text("\n".join([text[0], text[1][:40]]))
     with pytest.raises(ValueError, match=r"mcq.jsonl:2: .*write it anew"):
         list(read_questions(questions))
-    line = {"name": "a#0", "images": ["gone.png"], "category": "reasoning", "system": "s"}
-    out = tmp_path / "r.jsonl"
-    out.write_text(json.dumps({**line, "question": "?", "answer": "!"}) + "\n")
-    with pytest.raises(SampleError, match=r"r.jsonl:1: FileNotFoundError"):
-        list(read_samples(out))
     vqa = tmp_path / "v.jsonl"
     vqa.write_text('{"name": "a#0"}\n')
     with pytest.raises(SystemExit, match=r"v.jsonl:1: lacks answer, category"):

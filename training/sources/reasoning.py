@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from training.reasoning import Mcq
+from training.multiple_choice import Mcq
 from training.samples import SYSTEM, Sample
 from training.sources.json_records import JsonShard
 from training.sources.records import Records, open_shards, require_folder
