@@ -43,7 +43,9 @@ RL_OF: Final = {
 
 
 def seeds_of(size: Size, arm: str) -> int:
-    return size.seeds if ARMS[arm].group == "main" else size.alternative_seeds
+    """Heads of an arm. A random backbone gets as few as an alternative: it fails with any."""
+    many = ARMS[arm].group == "main" and arm != "random"
+    return size.seeds if many else size.alternative_seeds
 
 
 def trials_of(size: Size, arm: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from training import lab_stages
@@ -86,11 +87,9 @@ def _arm_stages(size: Size, arm: str) -> list[Stage]:
                 trials_of(size, arm) / 4,
             ),
         ]
-    found.append(
-        Stage(
-            f"knn:{arm}", lambda out: lab_stages.neighbours(out, size, arm), (f"head:{arm}:0",), 0.5
-        )
-    )
+    if ARMS[arm].group == "main":  # Table 9 has no alternatives
+        run = partial(lab_stages.neighbours, size=size, arm=arm)
+        found.append(Stage(f"knn:{arm}", run, (f"head:{arm}:0",)))
     if model:
         found.append(
             Stage(f"skills:{arm}", lambda out: lab_stages.score_skills(out, size, arm), (start,))

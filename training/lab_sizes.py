@@ -57,7 +57,7 @@ SIZES: Final = {
             "evening", "two to three hours on two cores", scenes=10_000, rollouts=1100, per_task=60,
             grounding_minutes=0.0, base_steps=300, sft_steps=320, other_sft_steps=220, rl_steps=80,
             end_to_end_steps=200, readout_scenes=2500, readout_steps=250, head_steps=700, stride=2,
-            seeds=3, alternative_seeds=1, trials=8, alternative_trials=6, skill_questions=48,
+            seeds=3, alternative_seeds=1, trials=8, alternative_trials=4, skill_questions=40,
             trajectories=20,
         ),
         Size(
