@@ -4,6 +4,7 @@
     tokenizer.json    Hugging Face `tokenizers` file
     backbone.onnx     pixel patches and prompt -> hidden states of layer k
     head.onnx         hidden states, state, noise -> normalised actions
+    *.onnx.data       weights of a graph that is too large for one file, beside it; may be absent
     reference.npz     inputs and outputs of both graphs, to check an engine against
 
 Every file but the manifest is listed there with its SHA-256.
@@ -29,6 +30,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 BACKBONE = "backbone.onnx"
 HEAD = "head.onnx"
+REFERENCE = "reference.npz"
 MIN_RANGE = 1e-3
 """Smallest range of a normalised dimension; a narrower one would blow noise up (openpi #763)."""
 

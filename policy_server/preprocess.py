@@ -6,6 +6,7 @@ Held to transformers by parity tests, so that the server needs neither torch nor
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,32 @@ def rotary_positions(is_image: NDArray[np.bool_], side: int) -> NDArray[np.int64
     return positions
 
 
+def left_padded(rows: Sequence[Mapping[str, Tensor]], padding: int) -> dict[str, Tensor]:
+    """Inputs of several prompts (batch 1 each) as one batch, padded to the longest.
+
+    On the left, as the backbone and the head's readout were trained: pictures keep their distance
+    from the end. `padding` is a token that is no picture; attention never sees it.
+    """
+    if len(rows) == 1:
+        return dict(rows[0])
+    longest = max(row["input_ids"].shape[1] for row in rows)
+
+    def stacked(name: str, axis: int, value: int) -> Tensor:
+        padded = []
+        for row in rows:
+            width = [(0, 0)] * row[name].ndim
+            width[-1] = (longest - row[name].shape[-1], 0)
+            padded.append(np.pad(row[name], width, constant_values=value))
+        return np.concatenate(padded, axis=axis)
+
+    return {
+        "input_ids": stacked("input_ids", 0, padding),
+        "attention_mask": stacked("attention_mask", 0, 0),
+        "position_ids": stacked("position_ids", 1, 0),
+        "pixel_values": np.concatenate([row["pixel_values"] for row in rows]),
+    }
+
+
 class Preprocessor:
     """Makes the backbone's inputs for one bundle."""
 
@@ -95,6 +122,8 @@ class Preprocessor:
         if image_id is None:
             raise BundleError(f"{directory / TOKENIZER}: has no token {info.image_token!r}")
         self._image_id: int = image_id
+        self.padding = 0 if image_id else 1
+        """A token for `left_padded`: any that is no picture will do."""
         added = self._tokenizer.get_added_tokens_decoder().values()
         self._control_text = re.compile("|".join(re.escape(t.content) for t in added) or r"(?!)")
 
@@ -111,6 +140,10 @@ class Preprocessor:
             "position_ids": rotary_positions(tokens == self._image_id, self._side)[:, None],
             "pixel_values": self._pixels(observation)[None],
         }
+
+    def prompt_length(self, instruction: str) -> int:
+        """Tokens of the prompt with `instruction`, pictures included."""
+        return len(self._tokens(instruction))
 
     def _tokens(self, instruction: str) -> NDArray[np.int64]:
         found = self._control_text.search(instruction)

@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from contracts.bundle import (
 )
 from simulation.cameras import CAMERAS
 from simulation.expert import TIME_STEP
-from training import grounding
+from training import graph_template, grounding
 from training.action_head import ActionHead, HeadConfig
 from training.backbones import IMAGE_TOKEN, PROMPT, VISION_END, VISION_START, to_patches
 from training.grounding import STATE_RANGE, GroundedBackbone
@@ -48,15 +48,26 @@ share of the largest output."""
 
 
 class HeadGraph(nn.Module):
-    """Readout and the whole denoising loop as one graph."""
+    """Readout and the whole denoising loop as one graph, with the number of steps as an input."""
 
     def __init__(self, readout: nn.Module, head: ActionHead) -> None:
         super().__init__()
         self.readout, self.head = readout, head
 
-    def forward(self, hidden: Tensor, mask: Tensor, state: Tensor, noise: Tensor) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor,
+        state: Tensor,
+        noise: Tensor,
+        steps: Tensor,
+        previous: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
         grounded, _ = self.readout(hidden, state)
-        return self.head.sample(noise, hidden, mask, state, grounded, DENOISING_STEPS)
+        return self.head.sample(
+            noise, hidden, mask, state, grounded, steps, previous=previous, weight=weight
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,10 @@ def graphs(backbone: GroundedBackbone, head: ActionHead) -> list[Graph]:
     )
     state = torch.rand(len(prompt), STATE_DIMENSION, generator=generator) * 2 - 1
     noise = torch.randn(len(prompt), head.config.horizon, ACTION_DIMENSION, generator=generator)
+    previous = torch.rand(noise.shape, generator=generator) * 2 - 1
+    # One row goes on from nothing, the others from a chunk of which some steps are left.
+    weight = torch.zeros(noise.shape[:2])
+    weight[1:, : head.config.horizon // 2] = torch.linspace(1, 0, head.config.horizon // 2)
     return [
         Graph(
             "backbone",
@@ -126,38 +141,60 @@ def graphs(backbone: GroundedBackbone, head: ActionHead) -> list[Graph]:
         Graph(
             "head",
             HeadGraph(backbone.readout, head),
-            {"hidden": hidden, "mask": batch.mask, "state": state, "noise": noise},
+            {
+                "hidden": hidden,
+                "mask": batch.mask,
+                "state": state,
+                "noise": noise,
+                "steps": torch.tensor(DENOISING_STEPS),
+                "previous": previous,
+                "weight": weight,
+            },
             {
                 "hidden": {0: rows, 1: length},
                 "mask": {0: rows, 1: length},
                 "state": {0: rows},
                 "noise": {0: rows},
+                "steps": {},
+                "previous": {0: rows},
+                "weight": {0: rows},
             },
             "actions",
         ),
     ]
 
 
-def export_graph(graph: Graph, directory: Path) -> dict[str, np.ndarray]:
+def export_graph(
+    graph: Graph, directory: Path, templates: Path | None = None
+) -> dict[str, np.ndarray]:
     """Write `<name>.onnx` with float16 weights; returns reference inputs and outputs.
+
+    `templates` is a folder of graphs of the same shape (`graph_template`), filled on first use.
 
     Raises:
         RuntimeError: ONNX Runtime's answer differs from eager PyTorch's by more than PARITY.
     """
     path = directory / f"{graph.name}.onnx"
-    program = torch.onnx.export(
-        graph.module.eval(),
-        tuple(graph.inputs.values()),
-        dynamo=True,
-        dynamic_shapes=tuple(graph.dynamic[name] for name in graph.inputs),
-        input_names=list(graph.inputs),
-        output_names=[graph.output],
-        verbose=False,
-    )
-    program.save(str(path), external_data=False)
+
+    def trace(module: nn.Module, to: Path) -> None:
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(graph.inputs.values()),
+            dynamo=True,
+            dynamic_shapes=tuple(graph.dynamic[name] for name in graph.inputs),
+            input_names=list(graph.inputs),
+            output_names=[graph.output],
+            verbose=False,
+        )
+        program.save(str(to), external_data=False)
+
+    if templates is None:
+        trace(graph.module, path)
+    else:
+        graph_template.fill(templates / path.name, graph.module, path, trace)
     _store_half(path)
     with torch.no_grad():
-        expected = graph.module(*graph.inputs.values()).numpy()
+        expected = graph.module.eval()(*graph.inputs.values()).numpy()
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     answer = session.run(
         [graph.output], {name: value.numpy() for name, value in graph.inputs.items()}
@@ -196,16 +233,33 @@ def _store_half(path: Path) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    # The exporter's notes on every node double the file and name the exporting machine's paths.
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.graph.value_info[:]
+    strip_notes(model.graph)
     onnx.save(model, path)
 
 
-def export(backbone_dir: Path, head_dir: Path, name: str, notes: str, out: Path) -> None:
-    """Write the whole bundle to `out`, replacing what was there."""
+def strip_notes(graph: onnx.GraphProto) -> None:
+    """Remove the exporter's notes: they double the file and name the exporting machine's paths."""
+    del graph.value_info[:]
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:  # a loop's body
+                strip_notes(attribute.g)
+
+
+def export(
+    backbone_dir: Path,
+    head_dir: Path,
+    name: str,
+    notes: str,
+    out: Path,
+    templates: Path | None = None,
+) -> None:
+    """Write the whole bundle to `out`, replacing what was there.
+
+    Many bundles of the same sizes share the folder `templates`, which saves tracing each.
+    """
     backbone = grounding.load(backbone_dir / "backbone.pt")
     head, action_range = load_head(head_dir / "head.pt")
     for module in (backbone, head):
@@ -215,13 +269,14 @@ def export(backbone_dir: Path, head_dir: Path, name: str, notes: str, out: Path)
     staging.mkdir(parents=True)
     reference: dict[str, np.ndarray] = {}
     for graph in graphs(backbone, head):
-        reference |= export_graph(graph, staging)
+        reference |= export_graph(graph, staging, templates)
     np.savez_compressed(staging / "reference.npz", **reference)
     backbone.tokenizer.backend_tokenizer.save(str(staging / "tokenizer.json"))
     provenance = {
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "notes": notes,
+        "sizes": {"backbone": asdict(backbone.config), "head": asdict(head.config)},
         "backbone": json.loads((backbone_dir / "grounding.json").read_text()),
         "readout": json.loads((backbone_dir / "readout.json").read_text()),
         "head": json.loads((head_dir / "head.json").read_text()),

@@ -11,7 +11,7 @@ import torch
 
 from training.checkpoints import Checkpoint
 from training.collation import LAB_STYLE, Collator
-from training.lab_samples import EMBODIED, GENERAL, LabSamples
+from training.lab_samples import LabSamples
 from training.rewards import action_tokens, format_reward, prefix_accuracy
 from training.samples import Sample
 
@@ -104,11 +104,11 @@ def clean(text: str) -> str:
 def score(checkpoint: Checkpoint, questions: LabSamples, count: int) -> dict[str, float]:
     """Share of right answers in each category, and format and prefix accuracy of FAST answers."""
     found: dict[str, float] = {}
-    for category in (*GENERAL, *EMBODIED):
+    for category, right in SCORES.items():
         samples = _questions(questions, category, count)
         said = answers(checkpoint, samples, NEW_TOKENS if category == "reasoning" else 32)
         pairs = zip(said, samples, strict=True)
-        found[category] = float(np.mean([SCORES[category](text, s.answer) for text, s in pairs]))
+        found[category] = float(np.mean([right(text, s.answer) for text, s in pairs]))
     samples = _questions(questions, "fast_reasoning", count)
     said = answers(checkpoint, samples, NEW_TOKENS)
     targets = [action_tokens(sample.answer) for sample in samples]

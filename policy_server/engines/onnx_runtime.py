@@ -10,10 +10,19 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contracts.bundle import BACKBONE, HEAD, BundleError
-from policy_server.engines.engine import BACKBONE_INPUTS, HEAD_INPUTS, STEPS_INPUT, Tensor
+from policy_server.engines import DEFAULT_THREADS
+from policy_server.engines.engine import (
+    BACKBONE_INPUTS,
+    CONTINUATION_INPUTS,
+    STEPS_INPUT,
+    Tensor,
+    check_inputs,
+    expected_head_inputs,
+)
 
-DEFAULT_THREADS = 2
-"""More threads than this gain little on lab-size graphs and disturb the arm's 1 kHz loop."""
+CPU = [("CPUExecutionProvider", {})]
+QUIET = 3
+"""ONNX Runtime's log level for errors only."""
 
 
 class OnnxRuntimeEngine:
@@ -25,12 +34,10 @@ class OnnxRuntimeEngine:
         Raises:
             BundleError: a graph cannot be read or has other inputs than `engine` says.
         """
-        self._backbone = _open(directory / BACKBONE, threads)
-        self._head = _open(directory / HEAD, threads)
-        _check_inputs(directory / BACKBONE, self._backbone, BACKBONE_INPUTS)
-        self.fixed_steps = STEPS_INPUT not in _input_names(self._head)
-        head_inputs = HEAD_INPUTS if self.fixed_steps else HEAD_INPUTS | {STEPS_INPUT}
-        _check_inputs(directory / HEAD, self._head, head_inputs)
+        options = cpu_options(threads)
+        self._backbone = open_session(directory / BACKBONE, options, CPU)
+        self._head = open_session(directory / HEAD, options, CPU)
+        self.fixed_steps, self.continues = check_graphs(directory, self._backbone, self._head)
 
     def backbone(self, inputs: Mapping[str, Tensor]) -> NDArray[np.float32]:
         hidden: NDArray[np.float32] = self._backbone.run(["hidden"], dict(inputs))[0]
@@ -44,28 +51,42 @@ class OnnxRuntimeEngine:
         return actions
 
 
-def _open(path: Path, threads: int) -> ort.InferenceSession:
+def cpu_options(threads: int) -> ort.SessionOptions:
+    """Options of a session that shares its machine with a robot."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = QUIET
     # Threads that spin while they wait would take the cores of the two graphs' neighbours: the
     # camera, the arm, and the other graph's own threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(
+    path: Path, options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
+) -> ort.InferenceSession:
+    """Session on the graph at `path`.
+
+    Raises:
+        BundleError: ONNX Runtime cannot read it.
+    """
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=providers)
     # ONNX Runtime's exceptions have no common type.
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot read the graph ({error})") from error
 
 
-def _input_names(session: ort.InferenceSession) -> frozenset[str]:
-    return frozenset(item.name for item in session.get_inputs())
+def check_graphs(
+    directory: Path, backbone: ort.InferenceSession, head: ort.InferenceSession
+) -> tuple[bool, bool]:
+    """Whether the head's steps are fixed, and whether it continues chunks.
 
-
-def _check_inputs(path: Path, session: ort.InferenceSession, expected: frozenset[str]) -> None:
-    names = _input_names(session)
-    if names != expected:
-        raise BundleError(
-            f"{path}: the graph's inputs are {sorted(names)}, expected {sorted(expected)}"
-        )
+    Raises:
+        BundleError: a graph has other inputs than `engine` says.
+    """
+    check_inputs(directory / BACKBONE, [i.name for i in backbone.get_inputs()], BACKBONE_INPUTS)
+    names = {item.name for item in head.get_inputs()}
+    check_inputs(directory / HEAD, names, expected_head_inputs(names))
+    return STEPS_INPUT not in names, names >= CONTINUATION_INPUTS

@@ -195,6 +195,7 @@ def test_unreadable_file_is_a_bundle_error(tmp_path: Path, name: str) -> None:
 def test_serving_and_asking_import_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, json, policy_server.__main__, policy_server.client;"
+        "import policy_server.engines.onnx_runtime;"
         "print(json.dumps(sorted(m for m in sys.modules if '.' not in m)))"
     )
     loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import (
     AddedToken,
@@ -93,10 +94,12 @@ def save_backbone(path: Path) -> None:
         helper.make_node("Mul", ["moved", "mask"], ["hidden"]),
     ]
     inputs = [
-        info("input_ids", TensorProto.INT64, ["B", "L"]),
-        info("attention_mask", TensorProto.INT64, ["B", "L"]),
-        info("position_ids", TensorProto.INT64, [3, "B", "L"]),
-        info("pixel_values", TensorProto.FLOAT, ["B", 2, (SIZE // PATCH) ** 2, 3 * 2 * PATCH**2]),
+        info("input_ids", TensorProto.INT64, ["batch", "length"]),
+        info("attention_mask", TensorProto.INT64, ["batch", "length"]),
+        info("position_ids", TensorProto.INT64, [3, "batch", "length"]),
+        info(
+            "pixel_values", TensorProto.FLOAT, ["batch", 2, (SIZE // PATCH) ** 2, 3 * 2 * PATCH**2]
+        ),
     ]
     constants = {
         "embedding": weights()["embedding"],
@@ -110,39 +113,58 @@ def save_backbone(path: Path) -> None:
         "backbone",
         nodes,
         inputs,
-        info("hidden", TensorProto.FLOAT, ["B", "L", HIDDEN]),
+        info("hidden", TensorProto.FLOAT, ["batch", "length", HIDDEN]),
         constants,
     )
 
 
-def save_head(path: Path, *, dynamic_steps: bool) -> None:
-    """actions = tanh(mean(hidden) W + state V + noise / (1 + steps)); steps is 4 if not dynamic."""
+def save_head(path: Path, *, dynamic_steps: bool, continues: bool = False) -> None:
+    """actions = tanh(mean(hidden) W + state V + noise / (1 + steps)); steps is 4 if not dynamic.
+
+    The mean is over the tokens that the mask shows. With `continues`, actions of weight w are
+    w * previous + (1 - w) * those.
+    """
     info = helper.make_tensor_value_info
     nodes = [
-        helper.make_node("ReduceMean", ["hidden", "tokens"], ["mean"], keepdims=1),
+        helper.make_node("Cast", ["mask"], ["mask_float"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask_float", "last"], ["mask_3d"]),
+        helper.make_node("ReduceSum", ["mask_3d", "tokens"], ["count"], keepdims=1),
+        helper.make_node("Mul", ["hidden", "mask_3d"], ["visible"]),
+        helper.make_node("ReduceSum", ["visible", "tokens"], ["sum"], keepdims=1),
+        helper.make_node("Div", ["sum", "count"], ["mean"]),
         helper.make_node("MatMul", ["mean", "from_hidden"], ["seen"]),
         helper.make_node("Unsqueeze", ["state", "tokens"], ["state_3d"]),
         helper.make_node("MatMul", ["state_3d", "from_state"], ["felt"]),
         helper.make_node("Cast", ["steps"], ["steps_float"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["steps_float", "one"], ["divisor"]),
         helper.make_node("Div", ["noise", "divisor"], ["quiet"]),
-        # The mask is an input of the contract; a tiny mean has no other use for it.
-        helper.make_node("Cast", ["mask"], ["mask_float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["mask_float", "tokens"], ["any_2d"], keepdims=1),
-        helper.make_node("Unsqueeze", ["any_2d", "tokens"], ["any"]),
-        helper.make_node("Mul", ["seen", "any"], ["seen_masked"]),
-        helper.make_node("Add", ["seen_masked", "felt"], ["aim"]),
+        helper.make_node("Add", ["seen", "felt"], ["aim"]),
         helper.make_node("Add", ["quiet", "aim"], ["raw"]),
-        helper.make_node("Tanh", ["raw"], ["actions"]),
+        helper.make_node("Tanh", ["raw"], ["free" if continues else "actions"]),
     ]
     inputs = [
-        info("hidden", TensorProto.FLOAT, ["B", "L", HIDDEN]),
-        info("mask", TensorProto.INT64, ["B", "L"]),
-        info("state", TensorProto.FLOAT, ["B", 11]),
-        info("noise", TensorProto.FLOAT, ["B", HORIZON, 7]),
+        info("hidden", TensorProto.FLOAT, ["batch", "length", HIDDEN]),
+        info("mask", TensorProto.INT64, ["batch", "length"]),
+        info("state", TensorProto.FLOAT, ["batch", 11]),
+        info("noise", TensorProto.FLOAT, ["batch", HORIZON, 7]),
     ]
     constants = {key: weights()[key] for key in ("from_hidden", "from_state")}
-    constants |= {"tokens": np.array([1]), "one": np.array(1.0, np.float32)}
+    constants |= {
+        "tokens": np.array([1]),
+        "last": np.array([-1]),
+        "one": np.array(1.0, np.float32),
+    }
+    if continues:
+        nodes += [
+            helper.make_node("Unsqueeze", ["weight", "last"], ["weight_3d"]),
+            helper.make_node("Sub", ["previous", "free"], ["difference"]),
+            helper.make_node("Mul", ["difference", "weight_3d"], ["correction"]),
+            helper.make_node("Add", ["free", "correction"], ["actions"]),
+        ]
+        inputs += [
+            info("previous", TensorProto.FLOAT, ["batch", HORIZON, 7]),
+            info("weight", TensorProto.FLOAT, ["batch", HORIZON]),
+        ]
     if dynamic_steps:
         inputs.append(info("steps", TensorProto.INT64, []))
     else:
@@ -152,7 +174,7 @@ def save_head(path: Path, *, dynamic_steps: bool) -> None:
         "head",
         nodes,
         inputs,
-        info("actions", TensorProto.FLOAT, ["B", HORIZON, 7]),
+        info("actions", TensorProto.FLOAT, ["batch", HORIZON, 7]),
         constants,
     )
 
@@ -188,14 +210,53 @@ def tiny_manifest() -> Manifest:
     )
 
 
-def save_bundle(directory: Path, *, dynamic_steps: bool = True) -> Path:
+def save_bundle(directory: Path, *, dynamic_steps: bool = True, continues: bool = False) -> Path:
     """Write the tiny bundle into `directory` and return it."""
     directory.mkdir(parents=True, exist_ok=True)
     make_tokenizer().save(str(directory / "tokenizer.json"))
     save_backbone(directory / "backbone.onnx")
-    save_head(directory / "head.onnx", dynamic_steps=dynamic_steps)
+    save_head(directory / "head.onnx", dynamic_steps=dynamic_steps, continues=continues)
+    save_reference(directory)
     write_manifest(directory, tiny_manifest())
     return directory
+
+
+def save_reference(directory: Path) -> None:
+    """One run of both graphs, as training's export keeps one of eager PyTorch."""
+    random = np.random.default_rng(1)
+    rows, length = 2, 3 * IMAGE_TOKENS
+    backbone = {
+        "input_ids": random.integers(0, 300, (rows, length)),
+        "attention_mask": np.ones((rows, length), np.int64),
+        "position_ids": random.integers(0, 9, (3, rows, length)),
+        "pixel_values": random.standard_normal(
+            (rows, 2, (SIZE // PATCH) ** 2, 3 * 2 * PATCH**2), np.float32
+        ),
+    }
+    hidden = run_graph(directory / "backbone.onnx", backbone)
+    head = {
+        "hidden": hidden,
+        "mask": backbone["attention_mask"],
+        "state": random.standard_normal((rows, 11), np.float32),
+        "noise": random.standard_normal((rows, HORIZON, 7), np.float32),
+        "steps": np.array(STEPS),
+        "previous": random.standard_normal((rows, HORIZON, 7), np.float32),
+        "weight": random.random((rows, HORIZON), np.float32),
+    }
+    actions = run_graph(directory / "head.onnx", head)
+    content = {f"backbone_in_{name}": value for name, value in backbone.items()}
+    content |= {f"head_in_{name}": value for name, value in head.items()}
+    np.savez(
+        directory / "reference.npz",
+        **content,
+        backbone_out_hidden=hidden,
+        head_out_actions=actions,
+    )
+
+
+def run_graph(path: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})[0]
 
 
 def make_observation(seed: int = 0, cameras: tuple[str, ...] = ("front", "wrist")) -> Observation:

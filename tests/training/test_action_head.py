@@ -1,5 +1,6 @@
 """The action head: masks, shapes, and that the flow it learns leads to the data."""
 
+import pytest
 import torch
 
 from contracts.bundle import ACTION_DIMENSION, STATE_DIMENSION
@@ -32,6 +33,43 @@ def test_padding_does_not_change_the_action():
         changed = head.sample(noise, steps=4, **given)
     assert torch.equal(before, after)
     assert not torch.allclose(before, changed)
+
+
+def going_on(weight: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Free actions, those with `weight` (horizon,), and the previous ones."""
+    torch.manual_seed(1)
+    head, given = ActionHead(SMALL).eval(), inputs(3)
+    noise, previous = torch.randn(2, 3, SMALL.horizon, ACTION_DIMENSION).unbind(0)
+    with torch.no_grad():
+        free = head.sample(noise, steps=steps, **given)
+        guided = head.sample(
+            noise, steps=steps, previous=previous, weight=weight.expand(3, -1), **given
+        )
+    return free, guided, previous
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_actions_of_full_weight_follow_the_previous_chunk(steps):
+    weight = torch.zeros(SMALL.horizon)
+    weight[:3] = 1.0
+    free, guided, previous = going_on(weight, steps)
+    assert (guided[:, :3] - previous[:, :3]).abs().max() < 1e-5
+    assert (free[:, :3] - previous[:, :3]).abs().max() > 0.5
+    if steps > 1:  # the others answer to what is held, and do not run away from it
+        rest = (guided - free)[:, 3:].abs()
+        assert 1e-5 < rest.max() < 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_no_weight_changes_no_bit(steps):
+    free, guided, _ = going_on(torch.zeros(SMALL.horizon), steps)
+    assert torch.equal(free, guided)
+
+
+def test_weights_between_blend():
+    half = torch.full((SMALL.horizon,), 0.5)
+    free, guided, previous = going_on(half, steps=4)
+    assert (guided - previous).abs().mean() < 0.6 * (free - previous).abs().mean()
 
 
 def test_flow_learns_a_constant_chunk():

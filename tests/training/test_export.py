@@ -65,11 +65,8 @@ def observation() -> Observation:
     return Observation(TASKS[TASK].instruction(OBJECT), frames, state, 1.0)
 
 
-def test_served_waypoints_equal_eager_ones(folders):
-    seen = observation()
-    chunk, _ = Policy.load(folders / "bundle").infer(seen, seed=7)
-    backbone = grounding.load(folders / "backbone.pt")
-    head, action_range = load_head(folders / "head.pt")
+def eager_actions(backbone, head, seen: Observation, steps: int = DENOISING_STEPS):
+    """Normalised actions (1, 16, 7) of eager PyTorch with the bundle's rounded weights."""
     for module in (backbone, head):
         round_weights(module)
     prompt = torch.tensor([list(TASKS).index(TASK) * len(OBJECTS) + OBJECTS.index(OBJECT)])
@@ -81,14 +78,34 @@ def test_served_waypoints_equal_eager_ones(folders):
         hidden = backbone.hidden(prompt, images)
         readout, _ = backbone.readout(hidden, state)
         mask = backbone.prompts.mask[prompt]
-        actions = head.sample(
-            torch.from_numpy(noise), hidden, mask, state, readout, DENOISING_STEPS
-        )
+        return head.sample(torch.from_numpy(noise), hidden, mask, state, readout, steps)
+
+
+def test_served_waypoints_equal_eager_ones(folders):
+    seen = observation()
+    chunk, _ = Policy.load(folders / "bundle").infer(seen, seed=7)
+    backbone = grounding.load(folders / "backbone.pt")
+    head, action_range = load_head(folders / "head.pt")
+    actions = eager_actions(backbone, head, seen)
     poses, gripper = bundle.to_absolute(
         seen.state.pose, action_range.denormalise(actions[0].double().numpy())
     )
     assert np.abs(chunk.poses - poses).max() < 1e-4
     assert np.abs(chunk.gripper - np.clip(gripper, 0, 1)).max() < 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_steps_are_an_option_of_the_one_graph(folders, steps):
+    policy = Policy.load(folders / "bundle")
+    assert not policy.metadata()["fixed_steps"]
+    chunk, _ = policy.infer(observation(), steps=steps, seed=7)
+    backbone = grounding.load(folders / "backbone.pt")
+    head, action_range = load_head(folders / "head.pt")
+    expected = eager_actions(backbone, head, observation(), steps=steps)
+    poses, _ = bundle.to_absolute(
+        observation().state.pose, action_range.denormalise(expected[0].double().numpy())
+    )
+    assert np.abs(chunk.poses - poses).max() < 1e-4
 
 
 def test_bundle_tells_where_it_came_from_and_holds_its_reference(folders):

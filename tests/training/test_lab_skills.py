@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training import lab_skills
+from training.lab_samples import EMBODIED, GENERAL
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,7 @@ def test_scores(score, answer: str, truth: str, wanted: float) -> None:
 
 def test_an_answer_ends_at_its_end_token() -> None:
     assert lab_skills.clean("yes<|im_end|><|endoftext|>") == "yes"
+
+
+def test_every_scored_category_is_asked_in_training() -> None:
+    assert set(lab_skills.SCORES) <= {*GENERAL, *EMBODIED}
