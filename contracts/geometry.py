@@ -126,10 +126,24 @@ def check_poses(poses: ArrayLike, what: str) -> Vector:
         raise ValueError(
             f"{what}: expected (..., 7) position and quaternion, got shape {array.shape}"
         )
+    if array.ndim == 1:  # plain floats are several times faster for one pose
+        return _check_pose(array.tolist(), what)
     if not np.isfinite(array).all():
         raise ValueError(f"{what}: has values that are not finite")
-    norms = np.linalg.norm(array[..., 3:], axis=-1)
-    if np.any(np.abs(norms - 1.0) > QUATERNION_NORM_TOLERANCE):
+    quaternions = array[..., 3:]
+    norms = np.sqrt(np.einsum("...i,...i->...", quaternions, quaternions))
+    if (np.abs(norms - 1.0) > QUATERNION_NORM_TOLERANCE).any():
         worst = norms.flat[np.argmax(np.abs(norms - 1.0))]
         raise ValueError(f"{what}: quaternion norms must be 1, worst is {worst:.4f}")
-    return np.concatenate([array[..., :3], normalized(array[..., 3:])], axis=-1)
+    checked = array.copy()
+    checked[..., 3:] /= norms[..., None]
+    return checked
+
+
+def _check_pose(pose: list[float], what: str) -> Vector:
+    if not all(map(math.isfinite, pose)):
+        raise ValueError(f"{what}: has values that are not finite")
+    norm = math.hypot(*pose[3:])
+    if abs(norm - 1.0) > QUATERNION_NORM_TOLERANCE:
+        raise ValueError(f"{what}: quaternion norms must be 1, worst is {norm:.4f}")
+    return np.array([*pose[:3], *(value / norm for value in pose[3:])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,5 +91,5 @@ def _check_joints(values: ArrayLike, name: str) -> Vector:
 
 
 def _check_stamp(stamp: float, what: str) -> None:
-    if not np.isfinite(stamp) or stamp < 0.0:
+    if not math.isfinite(stamp) or stamp < 0.0:
         raise ValueError(f"{what}: stamp must be a time in seconds, got {stamp}")

@@ -6,31 +6,37 @@ the server's own dependencies, when it is asked for the first chunk.
 
 from __future__ import annotations
 
+import random
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 from websockets.uri import parse_uri
 
 from contracts import wire
 from contracts.action import ActionChunk
 from contracts.observation import Observation
-from contracts.wire import WireError
+from contracts.wire import ActionRequest, WireError
+from policy_server.connection import BlockingWebSocket
 from policy_server.refusal import PolicyRefused, Reason
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from policy_server.policy import Policy
 
 __all__ = ["Answer", "LocalPolicy", "PolicyClient", "PolicyRefused", "PolicyUnavailable", "Reason"]
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
-CLOSE_TIMEOUT_S = 0.5
+COME_BACK = frozenset({Reason.SHUTTING_DOWN, Reason.TOO_MANY_CONNECTIONS})
+"""Reasons to hang up and connect again, as if the server were not there."""
 
 
 class PolicyUnavailable(Exception):
@@ -56,9 +62,21 @@ class PolicyClient:
     """
 
     def __init__(
-        self, url: str = "ws://127.0.0.1:8000", token: str | None = None, timeout_s: float = 10.0
+        self,
+        url: str = "ws://127.0.0.1:8000",
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        certificate: Path | None = None,
     ) -> None:
-        """`timeout_s` bounds each call, reconnection included; `token` is the server's."""
+        """
+        url: of the server, with wss where it has a certificate. token: the server's.
+        timeout_s: bounds each call, reconnection included.
+        certificate: in PEM, of a server (or an authority) that this computer does not know.
+
+        Raises:
+            ValueError: a bad URL or time.
+            OSError: the certificate cannot be read.
+        """
         if timeout_s <= 0.0:
             raise ValueError(f"timeout must be positive, got {timeout_s} s")
         try:
@@ -68,8 +86,10 @@ class PolicyClient:
         self.url = url
         self.timeout_s = timeout_s
         self._headers = {} if token is None else {"Authorization": f"Api-Key {token}"}
-        self._connection: ClientConnection | None = None
+        self._trust = certificate and ssl.create_default_context(cafile=certificate)
+        self._connection: BlockingWebSocket | None = None
         self._metadata: dict[str, Any] = {}
+        self._encoder = wire.Encoder()
 
     def __enter__(self) -> PolicyClient:
         return self
@@ -86,9 +106,19 @@ class PolicyClient:
         self._exchange(None)
         return self._metadata
 
-    def infer(self, observation: Observation, **options: int) -> Answer:
-        """Chunk for `observation`; options are `steps` and `seed`.
+    def infer(
+        self,
+        observation: Observation,
+        *,
+        previous: ActionChunk | None = None,
+        deadline: float | None = None,
+        **options: int,
+    ) -> Answer:
+        """Chunk for `observation`; options are `steps`, `seed` and `delay`.
 
+        previous: the chunk under execution, which the new one goes on from; `delay` is how many
+        steps of the new one will be past when it arrives. deadline: seconds that the request may
+        wait on the server, by default as long as this call may take.
         A request that is lost with the connection is sent again on the next one.
 
         Raises:
@@ -96,11 +126,22 @@ class PolicyClient:
             PolicyUnavailable: no answer within the time limit.
         """
         started = time.perf_counter()
-        request = wire.pack(wire.observation_to_message(observation, options))
+        deadline = min(self.timeout_s, wire.MAX_DEADLINE_S) if deadline is None else deadline
+        asked = ActionRequest(observation, options, previous, deadline)
+        request = self._encoder.encode(wire.request_to_message(asked))
         if len(request) > wire.MAX_MESSAGE_BYTES:
             text = f"{len(request)} bytes, at most {wire.MAX_MESSAGE_BYTES} are accepted"
             raise PolicyRefused(Reason.BAD_MESSAGE, text)
-        chunk, timing = _read_reply(self._exchange(request))
+        reply = self._exchange(request)
+        try:
+            message = wire.unpack(reply)
+            chunk, timing = wire.chunk_from_message(message), message.get("server_timing", {})
+        except WireError as error:
+            raise PolicyUnavailable(f"the server's answer is not valid: {error}") from error
+        known = self._metadata.get("bundle_hash")
+        if known is not None and message.get("bundle_hash", known) != known:
+            # Another bundle serves now: its metadata comes with the next connection.
+            self.close()
         return Answer(chunk, timing, 1e3 * (time.perf_counter() - started))
 
     def close(self) -> None:
@@ -109,7 +150,7 @@ class PolicyClient:
             self._connection.close()
             self._connection = None
 
-    def _exchange(self, request: bytes | None) -> str | bytes:
+    def _exchange(self, request: memoryview | None) -> bytes:
         """The reply to `request`; without one, only sees to it that there is a connection."""
         deadline = time.monotonic() + self.timeout_s
         pause = FIRST_PAUSE_S
@@ -118,45 +159,39 @@ class PolicyClient:
                 connection = self._connected(deadline)
                 if request is None:
                     return b""
-                connection.send(request)
-                return connection.recv(timeout=_remaining(deadline))
-            except (OSError, WebSocketException) as error:
+                connection.send(request, deadline)
+                return _binary(connection.receive(deadline))
+            except (OSError, WebSocketException, PolicyRefused) as error:
+                if isinstance(error, PolicyRefused) and error.reason_code not in COME_BACK:
+                    raise
                 self.close()
-                if time.monotonic() + pause >= deadline:
+                # Robots that lost one server should not come back to it all at one moment.
+                wait = pause * random.uniform(0.5, 1.0)
+                if time.monotonic() + wait >= deadline:
                     text = f"no answer from {self.url} within {self.timeout_s} s"
                     raise PolicyUnavailable(f"{text} ({error or type(error).__name__})") from error
             except BaseException:
                 # A reply that comes later must not be taken for the next request's.
                 self.close()
                 raise
-            time.sleep(pause)
+            time.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _connected(self, deadline: float) -> ClientConnection:
-        if self._connection is not None:
-            return self._connection
-        try:
-            opening = connect(
-                self.url,
-                additional_headers=self._headers,
-                compression=None,
-                max_size=wire.MAX_MESSAGE_BYTES,
-                open_timeout=_remaining(deadline),
-                close_timeout=CLOSE_TIMEOUT_S,
-                proxy=None,
-            )
-            # websockets wants `with`, but this connection outlives the call; `close` ends it.
-            self._connection = opening.__enter__()
-        except InvalidStatus as error:
-            if error.response.status_code == HTTPStatus.UNAUTHORIZED:
-                raise PolicyRefused.from_text(
-                    error.response.body.decode(errors="replace")
-                ) from error
-            raise
-        # The server says who it is as soon as it is warm.
-        self._metadata = _read_metadata(
-            self._connection.recv(timeout=_remaining(deadline)), self.url
-        )
+    def _connected(self, deadline: float) -> BlockingWebSocket:
+        if self._connection is None:
+            try:
+                connection = BlockingWebSocket(
+                    self.url, self._headers, deadline, wire.MAX_MESSAGE_BYTES, self._trust
+                )
+            except InvalidStatus as error:
+                raise _refusal(error) from error
+            try:
+                # The server says who it is as soon as it is warm.
+                self._metadata = _read_metadata(connection.receive(deadline), self.url)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
 
@@ -185,8 +220,10 @@ class LocalPolicy:
         """
         return self._policy.metadata()
 
-    def infer(self, observation: Observation, **options: int) -> Answer:
-        """Chunk for `observation`; options are `steps` and `seed`.
+    def infer(
+        self, observation: Observation, *, previous: ActionChunk | None = None, **options: int
+    ) -> Answer:
+        """As PolicyClient.infer; nothing waits here, so there is no deadline.
 
         Raises:
             BundleError: the bundle cannot be used.
@@ -194,16 +231,33 @@ class LocalPolicy:
         """
         policy = self._policy
         started = time.perf_counter()
-        chunk, timings = policy.infer(observation, **options)
+        chunk, timings = policy.infer(observation, previous=previous, **options)
         return Answer(chunk, timings, 1e3 * (time.perf_counter() - started))
+
+    def hidden_states(self, observation: Observation) -> NDArray[np.float32]:
+        """Hidden states (L, hidden size) of the backbone's layer k for `observation`'s prompt.
+
+        Raises:
+            BundleError: the bundle cannot be used.
+            PolicyRefused: the policy cannot use the observation.
+        """
+        return self._policy.hidden_states(observation)
 
     def close(self) -> None:
         """Forget the loaded bundle."""
         self.__dict__.pop("_policy", None)
 
 
-def _remaining(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.001)
+def _binary(reply: str | bytes) -> bytes:
+    if isinstance(reply, str):
+        raise PolicyRefused.from_text(reply)
+    return reply
+
+
+def _refusal(error: InvalidStatus) -> PolicyRefused | WebSocketException:
+    """The reason that came instead of a websocket, if it was this server that gave one."""
+    refusal = PolicyRefused.from_text(error.response.body.decode(errors="replace"))
+    return error if refusal.reason_code is Reason.INTERNAL else refusal
 
 
 def _read_metadata(message: str | bytes, url: str) -> dict[str, Any]:
@@ -216,13 +270,3 @@ def _read_metadata(message: str | bytes, url: str) -> dict[str, Any]:
             f"{url} does not speak version {wire.PROTOCOL_VERSION} of the protocol"
         )
     return metadata
-
-
-def _read_reply(reply: str | bytes) -> tuple[ActionChunk, dict[str, float]]:
-    if isinstance(reply, str):
-        raise PolicyRefused.from_text(reply)
-    try:
-        message = wire.unpack(reply)
-        return wire.chunk_from_message(message), message.get("server_timing", {})
-    except WireError as error:
-        raise PolicyUnavailable(f"the server's answer is not valid: {error}") from error

@@ -6,7 +6,7 @@ import itertools
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -236,18 +236,6 @@ class Policy:
         pose = np.array([0.5, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0])
         state = RobotState(pose, np.zeros(7), np.zeros(7), gripper_opening=1.0, stamp=0.0)
         return Observation("warm up", frames, state, 0.0)
-
-
-def check_options(options: Mapping[Any, Any]) -> dict[str, Any]:
-    """Options of a request as keyword arguments of `Policy.infer`.
-
-    Raises:
-        PolicyRefused: an unknown option.
-    """
-    unknown = sorted(str(name) for name in options if name not in ("steps", "seed"))
-    if unknown:
-        raise PolicyRefused(Reason.BAD_OPTION, f"unknown {', '.join(unknown)}; known: steps, seed")
-    return dict(options)
 
 
 class _Stopwatch:

@@ -43,10 +43,10 @@ class HeadTraining:
     """
 
     steps: int = 4000
-    batch: int = 64
-    draws: int = 2
+    batch: int = 32
+    draws: int = 4
     copies: int = 2
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warm_up_share: float = 0.05
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 1e-5
@@ -274,6 +274,7 @@ def train_on_cache(
     hidden: np.ndarray,
     config: HeadTraining,
     out: Path,
+    dropout: float = HeadConfig.dropout,
 ) -> list[dict[str, float]]:
     """A new head on cached hidden states, saved to `out`; returns its curve."""
     rows = demonstrations.rows
@@ -281,7 +282,10 @@ def train_on_cache(
     readout = readouts(backbone, hidden, state)
     data = head_data(demonstrations, hidden, readout, config)
     torch.manual_seed(config.seed)
-    head = ActionHead(HeadConfig(hidden=backbone.config.hidden, image_tail=backbone.readout.span))
+    sizes = HeadConfig(
+        hidden=backbone.config.hidden, image_tail=backbone.readout.span, dropout=dropout
+    )
+    head = ActionHead(sizes)
     curve = train(head.train(), data, backbone.prompts.mask, config)
     record = {
         "head": asdict(config),

@@ -210,7 +210,8 @@ def train_head(out: Path, size: Size, arm: str, seed: int) -> None:
     part = thinned(Demonstrations.load(out / "data/demonstrations"), size.stride)
     hidden = np.load(folder / "demonstrations.npy", mmap_mode="r")
     head_folder = out / "heads" / f"{arm}-{seed}"
-    train_on_cache(backbone, part, hidden, head_training(size, seed), head_folder)
+    config = head_training(size, seed)
+    train_on_cache(backbone, part, hidden, config, head_folder, size.head_dropout)
     notes = f"Lab study, size {size.name}: {ARMS[arm].label} ({ARMS[arm].what}), seed {seed}."
     bundle = bundle_of(out, arm, seed)
     export.export(folder, head_folder, f"lab-{arm}-{seed}", notes, bundle, out / "templates")
@@ -269,7 +270,7 @@ def state_ceiling(out: Path, size: Size) -> None:
     config = head_training(size, 0)
     data = truth_data(Demonstrations.load(out / "data/demonstrations"), config, width=32)
     torch.manual_seed(0)
-    head = ActionHead(HeadConfig(hidden=32, image_tail=0))
+    head = ActionHead(HeadConfig(hidden=32, image_tail=0, dropout=size.head_dropout))
     curve = train(head.train(), data, torch.ones(len(data.prompt.unique()), 1), config)
     policy = closed_loop.policy_on_truth(head.eval(), data.action_range)
     trials = closed_loop.success_rate(policy, size.alternative_trials, SEEDS["trials"])

@@ -118,9 +118,74 @@ def read(data: bytes) -> None:
         message = wire.unpack(data)
     except WireError:
         return
-    for reader in (wire.observation_from_message, wire.chunk_from_message):
+    for reader in (wire.request_from_message, wire.chunk_from_message):
         with suppress(WireError):
             reader(message)
+
+
+@settings(max_examples=30)
+@given(observations, st.none() | chunks, st.none() | floats(1e-6, wire.MAX_DEADLINE_S))
+def test_requests_survive(
+    observation: Observation, previous: ActionChunk | None, deadline: float | None
+) -> None:
+    request = wire.ActionRequest(observation, {"delay": 3}, previous, deadline)
+    back = wire.request_from_message(wire.unpack(wire.pack(wire.request_to_message(request))))
+    assert (back.options, back.deadline) == (request.options, deadline)
+    assert back.observation.instruction == observation.instruction
+    assert (back.previous is None) == (previous is None)
+    if previous is not None and back.previous is not None:
+        assert back.previous.chunk_id == previous.chunk_id
+        assert back.previous.observation_stamp == previous.observation_stamp
+        np.testing.assert_allclose(back.previous.poses, previous.poses, atol=1e-15)
+
+
+def test_encoder_encodes_as_pack_does_even_if_its_last_message_is_still_held() -> None:
+    encoder, held = wire.Encoder(), []
+    for size in (1, 5, 300_000, 2):
+        message = example() | {"size": np.zeros(size, np.uint8)}
+        held.append(encoder.encode(message))
+        assert bytes(held[-1]) == wire.pack(message)
+    held.clear()
+    assert bytes(encoder.encode(7)) == wire.pack(7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"images": {str(n): np.zeros((2, 2, 3), np.uint8) for n in range(9)}}, "9 images"),
+        ({"images": {"x" * 65: np.zeros((2, 2, 3), np.uint8)}}, "64 characters"),
+        ({"images": {7: np.zeros((2, 2, 3), np.uint8)}}, "must be text"),
+        ({"images": {"a": np.zeros((4097, 1, 3), np.uint8)}}, "at most 4096 a side"),
+        ({"images": {"a": [[[0]]]}}, "must be an array"),
+        ({"previous": 3}, "'previous'"),
+        ({"previous": {"actions": np.zeros((2, 8))}}, "'previous'"),
+        ({"deadline": 0}, "'deadline'"),
+        ({"deadline": float("nan")}, "'deadline'"),
+        ({"deadline": True}, "'deadline'"),
+        ({"deadline": "soon"}, "'deadline'"),
+    ],
+)
+def test_requests_beyond_the_limits_are_refused(changes: dict[str, object], match: str) -> None:
+    message = wire.unpack(wire.pack(example() | changes))
+    with pytest.raises(WireError, match=match):
+        wire.request_from_message(message)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x91" * 600,
+        b"\xdc\x02\x00" + b"\x80" * 512,
+        msgpack.packb(list(range(300))),
+        msgpack.packb({n: n for n in range(300)}),
+        msgpack.packb("x" * 20_000),
+        msgpack.packb(msgpack.ExtType(4, b"x")),
+        msgpack.packb([[[]] * 200] * 200),
+    ],
+)
+def test_what_would_grow_in_memory_is_refused(data: bytes) -> None:
+    with pytest.raises(WireError):
+        wire.unpack(data)
 
 
 @given(st.binary(max_size=200))
@@ -159,7 +224,10 @@ anything = st.recursive(
 
 @settings(max_examples=200)
 @given(
-    st.sampled_from(["instruction", "stamp", "images", "image_stamps", "state", "options"]),
+    st.sampled_from(
+        ["instruction", "stamp", "images", "image_stamps", "state", "options"]
+        + ["previous", "deadline"]
+    ),
     anything,
 )
 def test_a_field_of_another_type_raises_wire_error_only(name: str, value: object) -> None:

@@ -27,7 +27,7 @@ from contracts.bundle import BundleError
 from policy_server.bundles import find_bundle
 from policy_server.client import LocalPolicy, PolicyRefused, Reason
 from policy_server.engines.onnx_runtime import OnnxRuntimeEngine
-from policy_server.policy import MAX_STEPS, Policy, check_options
+from policy_server.policy import MAX_STEPS, Policy
 from policy_server.preprocess import Preprocessor, square_picture
 
 
@@ -91,12 +91,6 @@ def test_bad_options_are_refused(policy: Policy, options: dict[str, object]) -> 
     with pytest.raises(PolicyRefused, match=next(iter(options))) as refusal:
         policy.infer(make_observation(), **options)
     assert refusal.value.reason_code is Reason.BAD_OPTION
-
-
-def test_unknown_option_is_refused() -> None:
-    with pytest.raises(PolicyRefused, match="temperature"):
-        check_options({"steps": 4, "temperature": 1.0})
-    assert check_options({"steps": 4, "seed": 1}) == {"steps": 4, "seed": 1}
 
 
 def test_missing_camera_is_named(policy: Policy) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import grounding, warm_start
+from training import grounding, scenes, warm_start
 from training.backbones import LabBackboneConfig
 
 SHIPPED = Path(__file__).parents[2] / "policy_server/bundles/shipped"
@@ -29,3 +29,12 @@ def test_the_backbone_answers_as_the_graph_does(tmp_path: Path) -> None:
 def test_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden size"):
         warm_start.grounded_backbone(SHIPPED, LabBackboneConfig(hidden=96, heads=3))
+
+
+def test_the_readout_still_finds_the_objects(tmp_path: Path) -> None:
+    scenes.generate(tmp_path, samples=16, seed=4)
+    data = grounding.SceneData([tmp_path])
+    backbone = warm_start.grounded_backbone(SHIPPED, LabBackboneConfig())
+    error = grounding.evaluate(backbone, data, np.arange(16))
+    assert error["object_mm"] < 12
+    assert error["target_mm"] < 12
