@@ -6,7 +6,7 @@ after the other, their first steps each; evaluation proper is `python -m evaluat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,13 +40,15 @@ class Trials:
     trials: int
 
 
-def success_rate(policy: ChunkPolicy, trials: int, seed: int, *, images: bool = False) -> Trials:
+def success_rate(
+    policy: ChunkPolicy, trials: int, seed: int, objects: Sequence[str] = OBJECTS
+) -> Trials:
     """`trials` trials of each task and object, started as `python -m evaluation` starts them."""
-    simulation = FastSimulation() if images else FastSimulation(None)
+    simulation = FastSimulation(None)
     starts = [
         sample_placement(task, obj, seed + trial)
         for task in TASKS
-        for obj in OBJECTS
+        for obj in objects
         for trial in range(trials)
     ]
     successes = 0

@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="stages at a time")
     parser.add_argument("--stage", help="run this stage alone, in this process")
     parser.add_argument("--report", action="store_true", help="only the page of what is there")
+    parser.add_argument("--publish", type=Path, help="folder that gets page, numbers and configs")
     arguments = parser.parse_args()
     size, console = SIZES[arguments.size], Console(stderr=True, highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -227,6 +228,8 @@ def main() -> None:
         if not arguments.report:
             Runner(arguments.out, size, arguments.workers, console).run()
         page = lab_study.write_report(arguments.out, size)
+        if arguments.publish:
+            lab_study.publish(arguments.out, arguments.publish)
         console.print(f"report: {page}", soft_wrap=True)
     except StudyError as error:
         console.print(f"training.lab: {error}", style="red", soft_wrap=True, markup=False)

@@ -49,7 +49,9 @@ def seeds_of(size: Size, arm: str) -> int:
 
 
 def trials_of(size: Size, arm: str) -> int:
-    return size.trials if ARMS[arm].group == "main" else size.alternative_trials
+    """Trials for each task and object; arms outside the table, such as the ladder's, get few."""
+    is_main = arm in ARMS and ARMS[arm].group == "main"
+    return size.trials if is_main else size.alternative_trials
 
 
 def steps_of(size: Size, model: str) -> int:

@@ -113,13 +113,7 @@ def _ladder_stages(size: Size) -> list[Stage]:
         ),
         Stage(
             "trials:end_to_end:0",
-            lambda out: lab_stages.evaluate(
-                out,
-                lab_stages.bundle_of(out, "end_to_end", 0),
-                "end_to_end-0",
-                size.alternative_trials,
-                0,
-            ),
+            lambda out: lab_stages.run_trials(out, size, "end_to_end", 0),
             ("head:end_to_end:0",),
             2.0,
         ),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from contracts.task import OBJECTS
 from training import (
     checkpoints,
     closed_loop,
@@ -222,15 +223,15 @@ def bundle_of(out: Path, arm: str, seed: int) -> Path:
 
 
 def run_trials(out: Path, size: Size, arm: str, seed: int) -> None:
-    evaluate(out, bundle_of(out, arm, seed), f"{arm}-{seed}", trials_of(size, arm), seed)
-
-
-def evaluate(out: Path, bundle: Path, name: str, trials: int, seed: int) -> None:
     """Trials in the fast simulation; every arm's head of one seed meets the same starts."""
+    name = f"{arm}-{seed}"
     arguments = [
-        "run", "--policy", str(bundle), "--backend", "fast", "--trials", str(trials), "--seed",
-        str(SEEDS["trials"] + 1000 * seed), "--workers", "1", "--out", str(out / "trials" / name),
+        "run", "--policy", str(bundle_of(out, arm, seed)), "--backend", "fast", "--trials",
+        str(trials_of(size, arm)), "--seed", str(SEEDS["trials"] + 1000 * seed), "--workers", "1",
+        "--out", str(out / "trials" / name),
     ]  # fmt: skip
+    for obj in OBJECTS[: size.objects]:
+        arguments += ["--object", obj]
     run_module("evaluation", arguments)
 
 
@@ -273,7 +274,9 @@ def state_ceiling(out: Path, size: Size) -> None:
     head = ActionHead(HeadConfig(hidden=32, image_tail=0, dropout=size.head_dropout))
     curve = train(head.train(), data, torch.ones(len(data.prompt.unique()), 1), config)
     policy = closed_loop.policy_on_truth(head.eval(), data.action_range)
-    trials = closed_loop.success_rate(policy, size.alternative_trials, SEEDS["trials"])
+    trials = closed_loop.success_rate(
+        policy, size.alternative_trials, SEEDS["trials"], OBJECTS[: size.objects]
+    )
     write(out / "ladder/state.json", asdict(trials) | {"curve": curve})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,16 @@ def write_report(out: Path, size: Size) -> Path:
     study = collect(out, size)
     write(out / "study.json", study)
     return study_report.write(study, out)
+
+
+def publish(out: Path, folder: Path) -> None:
+    """Copy the page, its numbers, every config, and the films that the page shows to `folder`."""
+    study = json.loads((out / "study.json").read_text())
+    configs = [path.relative_to(out) for path in out.glob("models/*/config.json")]
+    films = [Path(failure["film"]) for failure in study["failures"]]
+    for path in (Path("report.html"), Path("study.json"), Path("size.json"), *configs, *films):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(out / path, folder / path)
 
 
 def collect(out: Path, size: Size) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import simulation  # noqa: F401  chooses MuJoCo's renderer, which must precede M
 from simulation.live_process import LiveProcess
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def live() -> Iterator[LiveProcess]:
     with LiveProcess() as process:
         yield process

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 
 from training.fast_tokenizer import (
+    FIRST_LETTER,
     OVERSHOOT,
     FastDecodeError,
     FastTokenizer,
@@ -61,8 +62,8 @@ def test_coefficients_are_those_of_the_reference_algorithm(tokenizer) -> None:
         round(tokenizer.scale * columns[d][f]) for f in range(HORIZON) for d in range(DIMENSION)
     ]
     tokens = tokenizer.encode(chunk[None])[0]
-    found = np.concatenate([tokenizer._symbols[token] for token in tokens]) + tokenizer.lowest
-    assert found.tolist() == expected
+    letters = "".join(tokenizer.bpe.id_to_token(token) for token in tokens)
+    assert [ord(letter) - FIRST_LETTER + tokenizer.lowest for letter in letters] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +87,7 @@ def test_garbage_is_refused_or_a_whole_chunk(tokenizer, tokens: list[int]) -> No
     except FastDecodeError as error:
         assert "sequence 0" in str(error)
     else:
-        assert sum(len(tokenizer._symbols[t]) for t in tokens) == chunk.size
+        assert sum(len(tokenizer.bpe.id_to_token(t)) for t in tokens) == chunk.size
 
 
 def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ def test_a_study_under_way_is_collected_as_far_as_it_is(tmp_path: Path) -> None:
     assert (comparison.a, comparison.b, comparison.difference) == ("sft", "base", 1.0)
     assert comparison.p is not None and comparison.p < 1e-3
     assert lab_study.write_report(tmp_path, size).is_file()
+    (tmp_path / "size.json").write_text("{}")
+    lab_study.publish(tmp_path, tmp_path / "published")
+    names = sorted(path.name for path in (tmp_path / "published").iterdir())
+    assert names == ["report.html", "size.json", "study.json"]
 
 
 def test_trials_of_an_unfinished_run_do_not_count(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_file(
         return from_truth(scene)
 
     record = generate(metadata, out, goes_on, settings=settings, workers=workers)
-    assert asked == ["scene-2", "scene-3"]
+    assert sorted(asked) == ["scene-2", "scene-3"]  # several workers have no order
     assert out.read_bytes() == (tmp_path / "whole").read_bytes()
     assert record.summary() == whole.summary()
     out.write_bytes(out.read_bytes()[:-200])
