@@ -14,6 +14,10 @@ SETUP = $(PYTHON) scripts/setup.py $(if $(filter file default,$(origin PYTHON)),
 # With ROS sourced, what colcon built is found through the environment; with the wheels, at once.
 WITH_ROS = $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),source .venv/local_setup.bash &&,)
 
+# Packages are installed without bytecode (setup): where Python may not write it either, every process
+# would compile all that it imports, torch and transformers included, for a quarter of a minute.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Set by the ROS wheels in every process below a Python of theirs; here it would mean another one.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
