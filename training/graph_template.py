@@ -8,6 +8,7 @@ transposed them.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def fill(
             for name, parameter in stranger.named_parameters():
                 parameter.copy_(prints[name])
         template.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = template.with_suffix(".unfinished")
+        unfinished = template.with_suffix(f".{os.getpid()}")  # another stage may do the same
         export(stranger, unfinished)
         unfinished.rename(template)
     model = onnx.load(template)

@@ -62,13 +62,20 @@ def test_the_smallest_study_runs_from_data_to_page(tmp_path: Path) -> None:
         if f"{path.stem}.json" not in {p.name for p in (tmp_path / "stages").glob("*.json")}
     )
     assert finished.returncode == 0, finished.stderr[-3000:] + logs
-    page = (tmp_path / "report.html").read_text()
-    assert "not run" not in page
+    assert (tmp_path / "report.html").stat().st_size > 20_000
     content = json.loads((tmp_path / "study.json").read_text())
-    assert {arm["key"] for arm in content["arms"]} == {
-        key for key, arm in ARMS.items() if arm.group != "ladder"
-    }
-    assert all(arm["trials"] for arm in content["arms"])
+    arms = {arm["key"]: arm for arm in content["arms"]}
+    assert set(arms) == {key for key, arm in ARMS.items() if arm.group != "ladder"}
+    for key, arm in arms.items():
+        assert arm["trials"] and arm["readout"], key
+        assert arm["skills"] or key == "random"
+        assert arm["knn"] or arm["group"] == "alternative"
+    assert {rung["key"] for rung in content["ladder"] if rung["trials"]} == {
+        "state", "end_to_end", "grounded",
+    }  # fmt: skip
+    assert len(content["comparisons"]) == 4
+    assert all(content["curves"].values())
+    assert content["responses"] and content["fast"]
     assert max(stage["peak_gb"] for stage in content["stages"]) < 6.0
     # Nothing is left to do: the same command only writes the page again.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").glob("*.json")}
