@@ -42,9 +42,10 @@ DENOISING_STEPS = 4
 EXECUTE_STEPS = 6
 HALF_THRESHOLD = 256
 """Weights with more elements than this are stored as float16 and computed in float32."""
-PARITY = 1e-5
+PARITY = 3e-5
 """Largest allowed difference between ONNX Runtime and eager PyTorch on the reference inputs, as a
-share of the largest output."""
+share of the largest output. Going on from a chunk multiplies float32's rounding by 1 / (1 - t), which
+is 4 in the last of four steps; the backbone alone stays below 1e-6."""
 
 
 class HeadGraph(nn.Module):
