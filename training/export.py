@@ -44,8 +44,8 @@ HALF_THRESHOLD = 256
 """Weights with more elements than this are stored as float16 and computed in float32."""
 PARITY = 3e-5
 """Largest allowed difference between ONNX Runtime and eager PyTorch on the reference inputs, as a
-share of the largest output. Going on from a chunk multiplies float32's rounding by 1 / (1 - t), which
-is 4 in the last of four steps; the backbone alone stays below 1e-6."""
+share of the largest output. Going on from a chunk multiplies float32's rounding by 1 / (1 - t),
+which is 4 in the last of four steps; the backbone alone stays below 1e-6."""
 
 
 class HeadGraph(nn.Module):
