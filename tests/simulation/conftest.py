@@ -10,7 +10,7 @@ import simulation  # noqa: F401  chooses MuJoCo's renderer, which must precede M
 from simulation.live_process import LiveProcess
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def live() -> Iterator[LiveProcess]:
     with LiveProcess() as process:
         yield process
