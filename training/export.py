@@ -42,10 +42,10 @@ DENOISING_STEPS = 4
 EXECUTE_STEPS = 6
 HALF_THRESHOLD = 256
 """Weights with more elements than this are stored as float16 and computed in float32."""
-PARITY = 3e-5
+PARITY = {"backbone": 1e-5, "head": 3e-5}
 """Largest allowed difference between ONNX Runtime and eager PyTorch on the reference inputs, as a
-share of the largest output. Going on from a chunk multiplies float32's rounding by 1 / (1 - t),
-which is 4 in the last of four steps; the backbone alone stays below 1e-6."""
+share of the largest output. In the head, going on from a chunk multiplies float32's rounding by
+1 / (1 - t), which is 4 in the last of four steps."""
 
 
 class HeadGraph(nn.Module):
@@ -201,9 +201,10 @@ def export_graph(
         [graph.output], {name: value.numpy() for name, value in graph.inputs.items()}
     )[0]
     difference = float(np.abs(answer - expected).max() / np.abs(expected).max())
-    if difference > PARITY:
+    bound = PARITY[graph.name]
+    if difference > bound:
         raise RuntimeError(
-            f"{path.name}: ONNX Runtime and eager PyTorch differ by {difference:.1e} ({PARITY})"
+            f"{path.name}: ONNX Runtime and eager PyTorch differ by {difference:.1e} ({bound})"
         )
     print(
         f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, differs from eager by {difference:.1e}"
