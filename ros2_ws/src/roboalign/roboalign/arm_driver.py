@@ -44,9 +44,11 @@ class ArmError(RuntimeError):
 class ArmState:
     """Measured state: pose (7,) in the base frame, joints [rad], [rad/s]; `error` empty if fine.
 
-    success_rate: libfranka's share of control commands that arrived in time, 0..1.
+    time: the arm's own clock [s], which counts its control cycles. success_rate: libfranka's share
+    of control commands that arrived in time, 0..1.
     """
 
+    time: float
     pose: Vector
     joint_positions: Vector
     joint_velocities: Vector
@@ -96,6 +98,7 @@ class ArmDriver:
             state = self._connected().state
         pose = np.concatenate([state.O_T_EE.translation, state.O_T_EE.quaternion])
         return ArmState(
+            time=state.time.to_sec(),
             pose=pose,
             joint_positions=np.asarray(state.q, dtype=np.float64),
             joint_velocities=np.asarray(state.dq, dtype=np.float64),
