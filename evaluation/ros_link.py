@@ -26,8 +26,8 @@ from std_srvs.srv import Trigger
 from evaluation.graph_process import GraphFailed
 from evaluation.trial_log import WHOLE_WAY
 
-ANSWER_TIMEOUT_S: Final = 10.0
-HOME_TIMEOUT_S: Final = 40.0
+ANSWER_TIMEOUT_S: Final = 30.0
+HOME_TIMEOUT_S: Final = 60.0
 POLICY_NODE: Final = "policy_node"
 STAGE_NODES: Final = (POLICY_NODE, "arm_node")
 """Who reports stage times, in the order in which a chunk passes them."""
@@ -109,10 +109,10 @@ class RosLink:
         if not self._tasks.wait_for_server(ANSWER_TIMEOUT_S):
             raise GraphFailed("the task node does not offer execute_task")
         goal = ExecuteTask.Goal(task=task, object=obj, timeout_s=timeout_s)
-        handle = _result(self._tasks.send_goal_async(goal), ANSWER_TIMEOUT_S, "execute_task")
+        handle = self._ask(lambda: self._tasks.send_goal_async(goal), "execute_task")
         if not handle.accepted:
             raise GraphFailed(f"the task node refused the task {task!r} with {obj!r}")
-        return RunningTask(handle)
+        return RunningTask(handle, self._ask, self._in_ros_thread(handle.get_result_async))
 
     def _subscribe(self, cameras: tuple[str, ...]) -> None:
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -136,6 +136,18 @@ class RosLink:
             for stage, ms in zip(message.stages, message.milliseconds, strict=True):
                 self._stage_times.setdefault((node, stage), []).append(round(ms, 3))
 
+    def _ask(self, request: Callable[[], Future], what: str) -> Any:
+        return _result(self._in_ros_thread(request), ANSWER_TIMEOUT_S, what)
+
+    def _in_ros_thread(self, request: Callable[[], Future]) -> Future:
+        """The request's own future, asked for by the thread that also takes the answers.
+
+        An action client drops an answer that comes before it has noted the request: no other thread
+        may take answers meanwhile.
+        """
+        asked = self._executor.create_task(request)
+        return _result(asked, ANSWER_TIMEOUT_S, "the ROS thread")
+
     def _call(self, client: Any) -> Trigger.Response:
         name = client.srv_name
         if not client.wait_for_service(ANSWER_TIMEOUT_S):
@@ -152,9 +164,16 @@ class RosLink:
 class RunningTask:
     """A goal that the task node has accepted."""
 
-    def __init__(self, handle: ClientGoalHandle) -> None:
+    def __init__(
+        self,
+        handle: ClientGoalHandle,
+        ask: Callable[[Callable[[], Future], str], Any],
+        over: Future,
+    ) -> None:
+        """`ask` waits for the answer to a request; `over` is the future of the goal's result."""
         self._handle = handle
-        self._over: Future = handle.get_result_async()
+        self._ask = ask
+        self._over = over
 
     @property
     def over(self) -> bool:
@@ -170,7 +189,7 @@ class RunningTask:
     def cancel(self) -> ExecuteTask.Result:
         """End the task now; the arm holds."""
         if not self.over:
-            _result(self._handle.cancel_goal_async(), ANSWER_TIMEOUT_S, "canceling the task")
+            self._ask(self._handle.cancel_goal_async, "canceling the task")
         return self.result()
 
 
