@@ -1,9 +1,10 @@
 """The simulated arm waits for its controller: no physics step without an answer to the last state.
 
-A real arm's controller has a computer of its own; here it shares one with everything else. Where it
-is starved for some milliseconds, a torque that is out of date would make the arm swing. So simulated
-time stands still until the answer is there, at most for `PATIENCE`; then the motion is aborted, as
-the real arm does after twenty missing packets (libfranka: communication_constraints_violation).
+A real arm's controller has a computer of its own; here it shares one with everything else. Where
+it is starved for some milliseconds, a torque that is out of date would make the arm swing. So
+simulated time stands still until the answer is there, at most for `PATIENCE`; then the motion is
+aborted, as the real arm does after twenty missing packets (libfranka calls it
+communication_constraints_violation).
 """
 
 from __future__ import annotations

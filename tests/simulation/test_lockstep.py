@@ -11,7 +11,7 @@ import numpy as np
 
 from simulation.live_process import LiveProcess
 from simulation.lockstep import PATIENCE
-from simulation.shared_state import WorldState, StateReader
+from simulation.shared_state import StateReader, WorldState
 
 CONTROLLER = """
 import sys, time
