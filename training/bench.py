@@ -5,7 +5,8 @@
 The last line is one JSON object:
 
 - cached_features_speedup: samples a second of head training on cached features over the same with
-  the backbone run for every batch (GR00T's batch 32, one noise draw, the lab's backbone);
+  the backbone run for every batch (GR00T's batch 32, one noise draw; backbone and head of the
+  evening study);
 - fast_speedup: FAST encoding and decoding in batches over a plain implementation a chunk at a time;
 - loader_wait_share: share of SFT's time that the trainer waits for data;
 - peak_gb: largest resident memory of any stage of a lab study that runs here at its real batches.
@@ -38,6 +39,7 @@ from training.backbones import LabBackboneConfig, mixed_precision
 from training.fast_tokenizer import FIRST_LETTER, OVERSHOOT, FastTokenizer
 from training.grounding import GroundedBackbone
 from training.head import HeadTraining
+from training.lab_sizes import SIZES
 from training.readout import READOUT_DIMENSION
 
 BATCH = 32
@@ -74,7 +76,12 @@ def cached_features_speedup(seconds: float) -> float:
     prompt = torch.arange(POOL) % len(backbone.prompts.ids)
     state = torch.rand(POOL, STATE_DIMENSION, generator=generator) * 2 - 1
     actions = torch.rand(POOL, 16, ACTION_DIMENSION, generator=generator) * 2 - 1
-    head = ActionHead(HeadConfig(hidden=backbone.config.hidden, image_tail=backbone.readout.span))
+    config = HeadConfig(
+        hidden=backbone.config.hidden,
+        image_tail=backbone.readout.span,
+        dropout=SIZES["evening"].head_dropout,
+    )
+    head = ActionHead(config)
     optimiser = torch.optim.AdamW(head.parameters(), HeadTraining.learning_rate, fused=True)
 
     def step(rows: np.ndarray, hidden: Tensor, readout: Tensor) -> None:

@@ -48,7 +48,26 @@ def stages(size: Size) -> list[Stage]:
         for arm in arms:
             found += _arm_stages(size, arm)
         found += _ladder_stages(size) if group == "ladder" else []
-    return found
+    return found + _release_stages(size)
+
+
+def _release_stages(size: Size) -> list[Stage]:
+    main = [key for key, arm in ARMS.items() if arm.group == "main"]
+    trials = tuple(f"trials:{arm}:{seed}" for arm in main for seed in range(seeds_of(size, arm)))
+    return [
+        Stage(
+            "head:release:0",
+            lambda out: lab_stages.train_release(out, size),
+            trials,
+            size.release_steps / 400,
+        ),
+        Stage(
+            "trials:release:0",
+            lambda out: lab_stages.run_trials(out, size, "release", 0),
+            ("head:release:0",),
+            size.alternative_trials / 4,
+        ),
+    ]
 
 
 def _model_stage(size: Size, name: str) -> Stage:

@@ -31,6 +31,7 @@ class Size:
     readout_scenes: int
     readout_steps: int
     head_steps: int
+    release_steps: int
     head_dropout: float
     stride: int
     seeds: int
@@ -48,31 +49,31 @@ SIZES: Final = {
         Size(
             "smoke", "two minutes: whether every stage runs", scenes=40, rollouts=6, per_task=4,
             grounding_minutes=0.0, base_steps=2, sft_steps=2, other_sft_steps=2, rl_steps=1,
-            end_to_end_steps=2, readout_scenes=24, readout_steps=3, head_steps=4, head_dropout=0.0,
-            stride=8, seeds=1, alternative_seeds=1, objects=1, trials=1, alternative_trials=1,
-            skill_questions=4, trajectories=3,
+            end_to_end_steps=2, readout_scenes=24, readout_steps=3, head_steps=4, release_steps=6,
+            head_dropout=0.0, stride=8, seeds=1, alternative_seeds=1, objects=1, trials=1,
+            alternative_trials=1, skill_questions=4, trajectories=3,
         ),
         Size(
             "quick", "20 minutes on two cores", scenes=600, rollouts=90, per_task=8,
             grounding_minutes=0.0, base_steps=30, sft_steps=40, other_sft_steps=25, rl_steps=8,
             end_to_end_steps=25, readout_scenes=400, readout_steps=60, head_steps=150,
-            head_dropout=0.0, stride=4, seeds=1, alternative_seeds=1, objects=4, trials=1,
-            alternative_trials=1, skill_questions=16, trajectories=4,
+            release_steps=200, head_dropout=0.0, stride=4, seeds=1, alternative_seeds=1, objects=4,
+            trials=1, alternative_trials=1, skill_questions=16, trajectories=4,
         ),
         Size(
-            "evening", "two to three hours on two cores", scenes=10_000, rollouts=1100, per_task=60,
-            grounding_minutes=0.0, base_steps=300, sft_steps=320, other_sft_steps=220, rl_steps=80,
-            end_to_end_steps=150, readout_scenes=2500, readout_steps=250, head_steps=850,
-            head_dropout=0.0, stride=2, seeds=3, alternative_seeds=1, objects=4, trials=6,
-            alternative_trials=3, skill_questions=24, trajectories=20,
+            "evening", "three hours on two cores", scenes=10_000, rollouts=1100, per_task=60,
+            grounding_minutes=0.0, base_steps=300, sft_steps=320, other_sft_steps=320, rl_steps=80,
+            end_to_end_steps=150, readout_scenes=2500, readout_steps=250, head_steps=1600,
+            release_steps=4000, head_dropout=0.0, stride=2, seeds=3, alternative_seeds=1, objects=4,
+            trials=8, alternative_trials=8, skill_questions=24, trajectories=20,
         ),
         Size(
             "full", "overnight on two cores, from nothing", scenes=60_000, rollouts=5000,
             per_task=60, grounding_minutes=60.0, base_steps=2500, sft_steps=3500,
             other_sft_steps=2500, rl_steps=600, end_to_end_steps=2500, readout_scenes=12_000,
-            readout_steps=1500, head_steps=4000, head_dropout=0.1, stride=1, seeds=3,
-            alternative_seeds=3, objects=4, trials=24, alternative_trials=24, skill_questions=200,
-            trajectories=20,
+            readout_steps=1500, head_steps=4000, release_steps=8000, head_dropout=0.1, stride=1,
+            seeds=3, alternative_seeds=3, objects=4, trials=24, alternative_trials=24,
+            skill_questions=200, trajectories=20,
         ),
     )
 }  # fmt: skip

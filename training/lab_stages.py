@@ -43,7 +43,7 @@ from training.head import (
     train_on_cache,
     truth_data,
 )  # fmt: skip
-from training.lab_arms import ARMS, RL_OF, SFT_OF, steps_of, trials_of
+from training.lab_arms import ARMS, RL_OF, SFT_OF, seeds_of, steps_of, trials_of
 from training.lab_samples import MIXTURES, LabSamples
 from training.lab_sizes import Size
 from training.rehearsal import Rehearsal, RehearsalConfig
@@ -205,17 +205,46 @@ def head_training(size: Size, seed: int) -> HeadTraining:
 
 
 def train_head(out: Path, size: Size, arm: str, seed: int) -> None:
+    notes = f"Lab study, size {size.name}: {ARMS[arm].label} ({ARMS[arm].what}), seed {seed}."
+    head_to_bundle(out, size, arm, head_training(size, seed), (arm, seed), notes)
+
+
+def train_release(out: Path, size: Size) -> None:
+    """The head that is shipped: on the best arm of the table, trained longer than the compared."""
+    arm = best_arm(out, size)
+    steps = size.release_steps
+    config = replace(head_training(size, 0), steps=steps, report_every=max(1, steps // 8))
+    notes = f"Lab study, size {size.name}: {ARMS[arm].label} ({ARMS[arm].what}), {steps} steps."
+    head_to_bundle(out, size, arm, config, ("release", 0), notes)
+    write(out / "arms/release/readout.json", {"arm": arm, "held_out": {}})
+
+
+def best_arm(out: Path, size: Size) -> str:
+    """The main arm with most successes over its heads."""
+
+    def rate(arm: str) -> float:
+        found = [
+            json.loads((out / "trials" / f"{arm}-{seed}" / "summary.json").read_text())
+            for seed in range(seeds_of(size, arm))
+        ]
+        return float(np.mean([summary["success_rate"] for summary in found]))
+
+    return max((key for key, arm in ARMS.items() if arm.group == "main"), key=rate)
+
+
+def head_to_bundle(
+    out: Path, size: Size, arm: str, config: HeadTraining, name: tuple[str, int], notes: str
+) -> None:
+    """Train a head on the arm's cached features; it and its bundle go under `name`, and seed."""
     torch.set_num_threads(1)
     folder = out / "arms" / arm
     backbone = grounding.load(folder / "backbone.pt")
     part = thinned(Demonstrations.load(out / "data/demonstrations"), size.stride)
     hidden = np.load(folder / "demonstrations.npy", mmap_mode="r")
-    head_folder = out / "heads" / f"{arm}-{seed}"
-    config = head_training(size, seed)
+    head_folder = out / "heads" / f"{name[0]}-{name[1]}"
     train_on_cache(backbone, part, hidden, config, head_folder, size.head_dropout)
-    notes = f"Lab study, size {size.name}: {ARMS[arm].label} ({ARMS[arm].what}), seed {seed}."
-    bundle = bundle_of(out, arm, seed)
-    export.export(folder, head_folder, f"lab-{arm}-{seed}", notes, bundle, out / "templates")
+    bundle = bundle_of(out, *name)
+    export.export(folder, head_folder, f"lab-{name[0]}-{name[1]}", notes, bundle, out / "templates")
 
 
 def bundle_of(out: Path, arm: str, seed: int) -> Path:

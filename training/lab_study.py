@@ -146,6 +146,7 @@ def _rungs(out: Path, size: Size) -> list[dict[str, Any] | None]:
     return [
         _rung(out, "end_to_end", "Pictures, end to end", "all parts trained on demonstrations"),
         _rung(out, "grounded", "Frozen: grounding only", ARMS["grounded"].what),
+        _rung(out, "release", "To be shipped", "the best arm, its head trained longer"),
     ]
 
 
