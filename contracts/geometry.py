@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Vector = NDArray[np.float64]
 
+ROUNDING = 4e-16
+"""Error of a norm that dividing by it would not make smaller."""
 QUATERNION_NORM_TOLERANCE = 1e-3
 
 
@@ -128,6 +130,8 @@ def check_poses(poses: ArrayLike, what: str) -> Vector:
         )
     if array.ndim == 1:  # plain floats are several times faster for one pose
         return _check_pose(array.tolist(), what)
+    if array.ndim == 2 and _are_exact(array.tolist()):  # a chunk's, mostly; likewise
+        return array.copy()
     if not np.isfinite(array).all():
         raise ValueError(f"{what}: has values that are not finite")
     quaternions = array[..., 3:]
@@ -138,6 +142,15 @@ def check_poses(poses: ArrayLike, what: str) -> Vector:
     checked = array.copy()
     checked[..., 3:] /= norms[..., None]
     return checked
+
+
+def _are_exact(poses: list[list[float]]) -> bool:
+    """Whether all poses are finite and their quaternions of norm 1 within ROUNDING."""
+    for x, y, z, *quaternion in poses:
+        # Of values that are finite a sum may not be: then numpy looks at them, one by one.
+        if not (math.isfinite(x + y + z) and abs(math.hypot(*quaternion) - 1.0) <= ROUNDING):
+            return False
+    return True
 
 
 def _check_pose(pose: list[float], what: str) -> Vector:

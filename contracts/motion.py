@@ -31,12 +31,14 @@ APPROACH_RATE = 20.0
 class Setpoint:
     """Joint position [rad] and velocity [rad/s] (7,) to track, and the pose (7,) that they reach.
 
-    `limited` says that the requested pose was changed to keep within a limit.
+    jacobian: (6, 7), linear rows first, at `joints`. `limited` says that the requested pose was
+    changed to keep within a limit.
     """
 
     joints: Vector
     velocity: Vector
     pose: Vector
+    jacobian: Vector
     limited: bool
 
 
@@ -88,6 +90,12 @@ class PoseFollower:
         late = float(np.linalg.norm(wanted[:3] - setpoint.pose[:3])) > LATE_DISTANCE
         return setpoint if not (outside or late) else replace(setpoint, limited=True)
 
+    def adopt(self, commanded: Setpoint) -> None:
+        """Go on from what was commanded in place of the last setpoint: a filter has changed it."""
+        self.joints, self.pose = commanded.joints, commanded.pose
+        self._jacobian = commanded.jacobian
+        self._twist = commanded.jacobian @ commanded.velocity
+
     @property
     def wanted(self) -> Vector:
         """Pose (7,) last asked for, within the workspace; the commanded one while holding."""
@@ -120,11 +128,11 @@ class PoseFollower:
         # A joint at its limit bends the path; where that leads out of the workspace, stand still.
         if self._outside(reached) > max(self._outside(self.pose), WORKSPACE_TOLERANCE):
             self._twist = np.zeros(6)
-            return Setpoint(self.joints, np.zeros(7), self.pose, limited=True)
+            return Setpoint(self.joints, np.zeros(7), self.pose, self._jacobian, limited=True)
         velocity = (joints - self.joints) / self.period
         self._twist = kinematics.pose_error(reached, self.pose) / self.period
         self.joints, self._jacobian, self.pose = joints, jacobian, reached
-        return Setpoint(joints, velocity, reached, limited=False)
+        return Setpoint(joints, velocity, reached, jacobian, limited=False)
 
     def _within_acceleration(self, wanted: Vector) -> Vector:
         spec, change = self.spec, wanted - self._twist

@@ -85,7 +85,7 @@ def _check_joints(values: ArrayLike, name: str) -> Vector:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (7,):
         raise ValueError(f"robot state: {name} must be (7,), got {array.shape}")
-    if not np.isfinite(array).all():
+    if not all(map(math.isfinite, array.tolist())):
         raise ValueError(f"robot state: {name} has values that are not finite")
     return array
 

@@ -35,6 +35,14 @@ class RobotSpec:
     joint_velocity: Vector = field(
         default_factory=lambda: _vector(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26)
     )
+    joint_deceleration: Vector = field(
+        default_factory=lambda: _vector(6.0, 2.585, 3.5, 4.0, 17.0, 5.5, 17.0)
+    )
+    joint_velocity_offset: Vector = field(
+        default_factory=lambda: _vector(0.30, 0.20, 0.20, 0.30, 0.35, 0.35, 0.35)
+    )
+    """Deceleration [rad/s2] and offset [rad/s] of the joint velocity's limit near a position limit:
+    sqrt(2 deceleration distance) - offset (FR3 datasheet; libfranka, rate_limiting.h)."""
     joint_margin: float = 0.05
     """Distance [rad] that every joint setpoint keeps from its limit."""
     linear_speed: float = 0.6
@@ -72,6 +80,22 @@ class RobotSpec:
     def joint_damping(self) -> Vector:
         """Damping [Nms/rad] (7,) of the joint impedance: franky's rule 2 sqrt(stiffness)."""
         return np.asarray(2.0 * np.sqrt(self.joint_stiffness))
+
+    def joint_velocity_limits(self, joints: ArrayLike) -> tuple[Vector, Vector]:
+        """Lower and upper limit [rad/s] (7,) of the joint velocities at positions (7,) [rad].
+
+        Zero beyond a position limit. libfranka measures the distance from its URDF's limits, which
+        are up to 0.01 rad wider than the datasheet's; the narrower ones are used here.
+        """
+        q = np.asarray(joints, dtype=np.float64)
+        return (
+            -self._speed_before(q - self.joint_lower),
+            self._speed_before(self.joint_upper - q),
+        )
+
+    def _speed_before(self, distance: Vector) -> Vector:
+        speed = np.sqrt(2.0 * self.joint_deceleration * np.maximum(distance, 0.0))
+        return np.clip(speed - self.joint_velocity_offset, 0.0, self.joint_velocity)
 
     def joints_within_limits(self, joints: ArrayLike) -> bool:
         """Whether joint positions (7,) [rad] keep `joint_margin` from every limit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -56,6 +57,16 @@ def test_document_form_is_plain_and_comes_back() -> None:
         (("latencies", "camera"), 3.0, "latency 'camera'"),
         (("latencies", "camera"), float("nan"), "latency 'camera'"),
         (("made_on",), "yesterday", "isoformat"),
+        (("cameras", "front", "fx"), float("nan"), "must be positive"),
+        (("cameras", "front", "standard_errors"), [0.1] * 5, "six small numbers"),
+        (("cameras", "front", "standard_errors"), [float("nan")] * 6, "six small numbers"),
+        (("cameras", "front", "board_pose"), [0.0] * 7, "board_pose"),
+        (("cameras", "front", "calibrated_on"), "today", "isoformat"),
+        (("cameras", "front", "views"), -1, "must not be negative"),
+        (("latencies", "intervals"), {"network": [0.0, 0.1]}, "no latency"),
+        (("latencies", "intervals"), {"camera": [0.2, 0.3]}, "outside its interval"),
+        (("latencies", "intervals"), {"camera": 0.1}, "missing or wrong"),
+        (("colour",), "red", "unknown field colour"),
     ],
 )
 def test_wrong_fields_are_named(path: tuple[str, ...], value: Any, message: str) -> None:
@@ -66,6 +77,31 @@ def test_wrong_fields_are_named(path: tuple[str, ...], value: Any, message: str)
     target[path[-1]] = value
     with pytest.raises(ValueError, match=message):
         Calibration.from_document(document)
+
+
+def test_what_was_measured_beside_the_pose_comes_back() -> None:
+    front = replace(
+        calibration().cameras["front"],
+        residual_mm=0.4,
+        standard_errors=(1e-4,) * 6,
+        board_pose=np.array([0.1, 0, 0.1, 0, 0, 0, 1]),
+        intrinsics_source="estimated",
+        calibrated_on=date(2026, 1, 1),
+        views=24,
+    )
+    latencies = Latencies(0.1, 0.0, 0.05, 0.1, intervals={"camera": (0.09, 0.12)})
+    made = replace(
+        calibration(), cameras={"front": front}, latencies=latencies, board={"columns": 7}
+    )
+    back = Calibration.from_document(json.loads(json.dumps(made.to_document())))
+    assert back.to_document() == made.to_document()
+    assert back.cameras["front"].calibrated_on == date(2026, 1, 1)
+    assert back.latencies is not None and back.latencies.intervals == {"camera": (0.09, 0.12)}
+
+
+def test_latencies_may_not_be_measured_yet() -> None:
+    made = replace(calibration(), latencies=None)
+    assert Calibration.from_document(made.to_document()).latencies is None
 
 
 @pytest.mark.parametrize("name", ["robot", "made_on", "cameras", "latencies", "schema_version"])
