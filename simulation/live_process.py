@@ -42,7 +42,7 @@ class LiveProcess:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             self._wait_until_ready()
-        except LiveProcessError:
+        except BaseException:  # Ctrl-C too: nothing of it may be left
             self.stop()
             raise
 

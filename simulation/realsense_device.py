@@ -12,6 +12,7 @@ import ctypes.util
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -56,9 +57,18 @@ class SimulatedRealSense:
     """Colour stream of one of the world's cameras; same calls as a real camera's pipeline."""
 
     def __init__(
-        self, camera_name: str, shared_memory_name: str, width: int, height: int, fps: int
+        self,
+        camera_name: str,
+        shared_memory_name: str,
+        width: int,
+        height: int,
+        fps: int,
+        build_model: Callable[[], mujoco.MjModel] | None = None,
     ) -> None:
-        """Raises ValueError: no such camera, or a profile that is not positive."""
+        """`build_model` replaces `world.render_model`: the same world with more to see in it.
+
+        Raises ValueError: no such camera, or a profile that is not positive.
+        """
         if camera_name not in CAMERAS:
             raise ValueError(f"unknown camera {camera_name!r}; known: {', '.join(CAMERAS)}")
         if min(width, height, fps) <= 0:
@@ -66,6 +76,7 @@ class SimulatedRealSense:
         self.camera = CAMERAS[camera_name]
         self.width, self.height, self.fps = width, height, fps
         self._shared_memory_name = shared_memory_name
+        self._build_model = build_model
         self._stream: _ColorStream | None = None
         self._started = threading.Event()
         self._stopping = threading.Event()
@@ -136,7 +147,11 @@ class SimulatedRealSense:
     def _run(self, stream: _ColorStream) -> None:
         try:
             source = _PictureSource(
-                self.camera.name, self._shared_memory_name, self.width, self.height
+                self.camera.name,
+                self._shared_memory_name,
+                self.width,
+                self.height,
+                self._build_model,
             )
         except (SharedStateError, ImportError, RuntimeError) as error:
             self._failure = str(error)
@@ -162,7 +177,14 @@ class SimulatedRealSense:
 class _PictureSource:
     """Draws the newest shared state; belongs to the thread that made it, as OpenGL asks."""
 
-    def __init__(self, camera: str, shared_memory_name: str, width: int, height: int) -> None:
+    def __init__(
+        self,
+        camera: str,
+        shared_memory_name: str,
+        width: int,
+        height: int,
+        build_model: Callable[[], mujoco.MjModel] | None,
+    ) -> None:
         # Imported here: MuJoCo opens the OpenGL library when it is imported.
         import mujoco
 
@@ -173,7 +195,7 @@ class _PictureSource:
         self._name = shared_memory_name
         self._reader: StateReader | None = StateReader(shared_memory_name)
         self._drawn: tuple[int, float] = (-1, 0.0)
-        self._model: mujoco.MjModel = world.render_model()
+        self._model: mujoco.MjModel = (build_model or world.render_model)()
         self._data: mujoco.MjData = mujoco.MjData(self._model)
         self._renderer: SceneRenderer = SceneRenderer(self._model, width, height)
         self._kinematics, self._camlight = mujoco.mj_kinematics, mujoco.mj_camlight
