@@ -6,16 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import settings
 
 from tests.roboalign.program import Program
 
 # Before rclpy is imported anywhere: no test may hear another run's nodes.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 80)
-# Two cores shared with a simulator: no wall-clock deadline, and examples enough.
-settings.register_profile("roboalign", deadline=None, max_examples=40)
-settings.load_profile("roboalign")
 
 
 @pytest.fixture(scope="module")

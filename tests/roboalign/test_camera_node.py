@@ -5,15 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rclpy
+import yaml
+from geometry_msgs.msg import TransformStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
+from contracts.calibration import Calibration, CameraCalibration, Latencies
 from roboalign import camera_node, ros_messages
 from roboalign.camera_driver import CameraError, Frame, FrameClock, Intrinsics, Profile
 
@@ -44,6 +49,9 @@ class FakeSource:
 
     def intrinsics(self) -> Intrinsics:
         return INTRINSICS
+
+    def serial(self) -> str:
+        return "1234"
 
 
 @pytest.fixture
@@ -90,6 +98,75 @@ def test_publishes_and_comes_back_after_a_loss(
     values = {v.key: v.value for v in status.values}
     assert (values["times_lost"], values["clock_domain"]) == ("1", "system_time")
     node.stop_once()
+
+
+def write_calibration(path: Path, serial: str) -> Path:
+    camera = CameraCalibration(
+        name="camera",
+        serial=serial,
+        width=12,
+        height=8,
+        fx=11.0,
+        fy=11.5,
+        cx=5.5,
+        cy=3.5,
+        distortion=(0.0,) * 5,
+        frame="hand",
+        pose=np.array([0.1, 0.2, 0.3, 0.0, 0.0, 0.0, 1.0]),
+        residual_px=0.3,
+    )
+    latencies = Latencies(camera=0.5, robot_observation=0.0, robot_action=0.0, gripper=0.0)
+    calibration = Calibration("fr3", date(2026, 1, 2), {"camera": camera}, latencies)
+    path.write_text(yaml.safe_dump(calibration.to_document()))
+    return path
+
+
+def with_calibration(path: Path) -> list[str]:
+    return ["--ros-args", "-p", f"calibration:={path}"]
+
+
+def test_a_calibration_is_published_and_its_latency_taken_off(tmp_path: Path) -> None:
+    rclpy.init(args=with_calibration(write_calibration(tmp_path / "lab.yaml", "1234")))
+    try:
+        node, listener = camera_node.CameraNode(FakeSource()), Node("listener")
+        infos: list[CameraInfo] = []
+        transforms: list[TransformStamped] = []
+        listener.create_subscription(
+            CameraInfo, "/camera/color/camera_info", infos.append, qos_profile_sensor_data
+        )
+        assert node.autostart()
+        # Latched: who comes later hears it too.
+        listener.create_subscription(
+            TransformStamped, "/camera/extrinsics", transforms.append, camera_node.LATCHED
+        )
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.add_node(listener)
+        deadline = time.monotonic() + 15.0
+        while not (infos and transforms):
+            assert time.monotonic() < deadline
+            executor.spin_once(timeout_sec=0.05)
+        received = time.time()
+        # Half the calibrated size, so half the focal length.
+        assert infos[-1].k[0] == pytest.approx(5.5) and infos[-1].k[2] == pytest.approx(2.5)
+        assert received - ros_messages.to_seconds(infos[-1].header.stamp) > 0.5
+        assert transforms[0].header.frame_id == "fr3_hand"
+        assert transforms[0].child_frame_id == "camera_color_optical_frame"
+        assert transforms[0].transform.translation.y == 0.2
+        [status] = node.diagnose()
+        assert {v.key: v.value for v in status.values}["calibrated_on"] == "2026-01-02"
+        node.stop_once()
+    finally:
+        rclpy.try_shutdown()
+
+
+def test_a_camera_with_another_serial_number_does_not_start(tmp_path: Path) -> None:
+    rclpy.init(args=with_calibration(write_calibration(tmp_path / "lab.yaml", "999")))
+    try:
+        node = camera_node.CameraNode(FakeSource())
+        assert not node.autostart()
+    finally:
+        rclpy.try_shutdown()
 
 
 def test_profile_is_realsense_ros_form() -> None:

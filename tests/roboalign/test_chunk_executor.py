@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from contracts import geometry
 from contracts.action import ActionChunk
+from contracts.calibration import Latencies
 from roboalign.chunk_executor import ChunkExecutor, ChunkRefused, GripperHysteresis, Target
+from roboalign.execution_mode import ExecutionMode
 
 DOWN = np.array([0.4, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0])
 MAX_AGE_S = 2.0
@@ -160,6 +162,117 @@ def test_a_clock_that_jumps_back_holds_and_then_works_again() -> None:
     assert executor.target(5.0) is None
     executor.add(chunk(5.0), 5.0, current_pose=DOWN)
     assert executor.target(5.1) is not None
+
+
+def line(stamp: float, speed: float = 0.1) -> ActionChunk:
+    """Waypoints on one line at constant speed, the same for every stamp."""
+    poses = np.tile(DOWN, (12, 1))
+    poses[:, 0] += speed * (stamp + 0.1 * np.arange(1, 13) - 10.0)
+    return ActionChunk(repr(stamp), stamp, 0.1, poses, np.ones(12))
+
+
+@given(
+    st.lists(st.floats(0.2, 0.6), min_size=1, max_size=5),
+    st.floats(0.0, 0.3),
+    st.sampled_from([ExecutionMode.REALTIME_CHUNKING, ExecutionMode.TEMPORAL_ENSEMBLING]),
+)
+def test_chunks_that_agree_are_one_motion_without_a_seam(
+    gaps: list[float], delay: float, mode: ExecutionMode
+) -> None:
+    """Whenever they come, and off each other's grid: the arm moves on at constant speed."""
+    period = 0.01
+    waiting = [line(10.0 + float(gap)) for gap in np.cumsum([0.0, *gaps])]
+    end = waiting[-1].observation_stamp + 1.0
+    executor, pose, seen = ChunkExecutor(MAX_AGE_S), DOWN, []
+    for now in np.arange(10.0, end, period):
+        while waiting and waiting[0].observation_stamp + delay <= now:
+            executor.add(waiting.pop(0), float(now), current_pose=pose, mode=mode)
+        target = executor.target(float(now))
+        if target is not None:
+            pose = target.pose
+            seen.append(pose[0])
+    started = 0.15 + delay  # the first chunk begins where the arm was told to be
+    steps = np.diff(seen)[round(started / period) :]
+    np.testing.assert_allclose(steps, 0.1 * period, rtol=1e-6)
+
+
+@given(chunks, st.floats(0.0, 1.9))
+def test_a_synchronous_chunk_begins_when_it_comes(new: ActionChunk, delay: float) -> None:
+    now = new.observation_stamp + delay
+    executor = ChunkExecutor(max_age_s=10.0)
+    assert executor.add(new, now, current_pose=DOWN, mode=ExecutionMode.SYNCHRONOUS) == 0
+    for number, pose in enumerate(new.poses, start=1):
+        target = executor.target(now + number * new.time_step)
+        assert target is not None
+        np.testing.assert_allclose(target.pose, pose, atol=1e-6)
+
+
+def test_a_synchronous_chunk_replaces_what_is_left_of_the_one_before() -> None:
+    executor = ChunkExecutor(MAX_AGE_S)
+    executor.add(chunk(10.0), 10.0, current_pose=DOWN, mode=ExecutionMode.SYNCHRONOUS)
+    before = executor.target(10.25)
+    assert before is not None
+    new = chunk(10.2, x=0.3, name="new")
+    executor.add(new, 10.25, current_pose=before.pose, mode=ExecutionMode.SYNCHRONOUS)
+    after = executor.target(10.35)
+    assert after is not None and after.chunk_id == "new"
+    np.testing.assert_allclose(after.pose, new.poses[0], atol=1e-6)
+
+
+@given(st.lists(chunks, min_size=1, max_size=5))
+def test_the_ensemble_is_executed_between_the_chunks_and_within_their_age(
+    given_chunks: list[ActionChunk],
+) -> None:
+    given_chunks = sorted(given_chunks, key=lambda c: c.observation_stamp)
+    executor, pose = ChunkExecutor(MAX_AGE_S), DOWN
+    low = min(DOWN[0], *(c.poses[:, 0].min() for c in given_chunks))
+    high = max(DOWN[0], *(c.poses[:, 0].max() for c in given_chunks))
+    waiting = list(given_chunks)
+    for now in np.arange(10.0, 18.0, 0.02):
+        while waiting and waiting[0].observation_stamp + 0.1 <= now:
+            executor.add(
+                waiting.pop(0),
+                float(now),
+                current_pose=pose,
+                mode=ExecutionMode.TEMPORAL_ENSEMBLING,
+            )
+        target = executor.target(float(now))
+        if target is not None:
+            pose = target.pose
+            assert low - 1e-9 <= pose[0] <= high + 1e-9
+            assert now - float(target.chunk_id) <= MAX_AGE_S + 1e-9
+
+
+def test_the_ensemble_forgets_at_a_hold_and_in_another_mode() -> None:
+    ensembling = ExecutionMode.TEMPORAL_ENSEMBLING
+    for other in (None, ExecutionMode.ASYNCHRONOUS):
+        executor = ChunkExecutor(MAX_AGE_S)
+        executor.add(chunk(10.0, x=0.2), 10.0, current_pose=DOWN, mode=ensembling)
+        if other is None:
+            executor.clear(observed_after=10.01)
+        else:
+            executor.add(chunk(10.02, x=0.3), 10.02, current_pose=DOWN, mode=other)
+        last = chunk(10.05, x=0.6)
+        executor.add(last, 10.05, current_pose=DOWN, mode=ensembling)
+        target = executor.target(float(last.times[-1]))
+        assert target is not None
+        np.testing.assert_allclose(target.pose, last.poses[-1], atol=1e-6)
+
+
+@given(st.floats(0.0, 0.15), st.floats(0.0, 0.3))
+def test_measured_latencies_are_led(robot_action: float, gripper: float) -> None:
+    """What is commanded at a time is what the chunk wants that much later."""
+    executor = ChunkExecutor(MAX_AGE_S, Latencies(0.0, 0.0, robot_action, gripper))
+    new = chunk(10.0)
+    past = executor.add(new, 10.0, current_pose=DOWN)
+    assert past == int((new.times - robot_action <= 10.0).sum())
+    for due, pose in list(zip(new.times, new.poses, strict=True))[past:]:
+        now = float(due) - robot_action
+        target = executor.target(now)
+        assert target is not None
+        np.testing.assert_allclose(target.pose, pose, atol=1e-6)
+        wanted = np.interp(now + gripper, new.times, new.gripper)
+        assert target.gripper == pytest.approx(wanted, abs=1e-6)
 
 
 @given(st.lists(st.floats(0.0, 1.0), max_size=50))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from roboalign import preflight
 from roboalign.graph import (
     GraphArguments,
     GraphError,
@@ -18,6 +19,7 @@ from roboalign.graph import (
     build_graph,
     node_arguments,
 )
+from roboalign.preflight_findings import Finding, Outcome
 from roboalign.supervisor import main
 
 LAUNCH_FILE = Path(__file__).parents[2] / "ros2_ws/src/roboalign/launch/franka_bringup.launch.py"
@@ -68,7 +70,15 @@ def test_the_simulated_graph_has_the_simulator_and_its_own_server() -> None:
 def test_a_real_robot_has_no_simulator() -> None:
     graph = build_graph(GraphArguments.from_texts(REAL | {"policy_url": "ws://10.0.0.5:8000"}))
     names = [p.name for p in graph.processes]
-    assert names == ["arm_node", "front", "wrist", "policy_node", "task_node"]
+    assert names == [
+        "arm_node",
+        "front",
+        "wrist",
+        "policy_node",
+        "task_node",
+        "flight_recorder",
+        "metrics",
+    ]
     wrist = graph.processes[2]
     assert wrist.namespace == "left/camera"
     assert wrist.parameters["serial_no"] == "4567"
@@ -140,10 +150,13 @@ def launched(launch_file: types.ModuleType, texts: dict[str, str]) -> list[Recor
 
 @pytest.mark.parametrize("texts", [REAL, SIM, {"sim": "true", "bundle": "b"}])
 def test_launch_and_supervisor_start_the_same(
-    launch_file: types.ModuleType, texts: dict[str, str]
+    launch_file: types.ModuleType, texts: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    checked: list[preflight.PreflightConfig] = []
+    monkeypatch.setattr(preflight, "check_before_motion", checked.append)
     graph = build_graph(GraphArguments.from_texts(texts))
     actions = launched(launch_file, texts)
+    assert [config.robot_ip for config in checked] == [REAL["robot_ip"]] * (texts is REAL)
     settings = [a for a in actions if type(a).__name__ == "SetEnvironmentVariable"]
     assert {a.args[0]: a.args[1] for a in settings} == graph.environment
     started = [a for a in actions if type(a).__name__ in ("Node", "ExecuteProcess")]
@@ -159,6 +172,17 @@ def test_launch_and_supervisor_start_the_same(
         assert action.kwargs["namespace"] == (process.namespace or None)
         [parameters] = action.kwargs["parameters"]
         assert {k: v.args[0] for k, v in parameters.items()} == process.parameters
+
+
+def test_real_hardware_does_not_start_before_the_preflight_passes(
+    launch_file: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocking = Finding("disk", True, Outcome.FAILED, "full", "make room")
+    monkeypatch.setattr(preflight, "run_checks", lambda config: [blocking])
+    with pytest.raises(preflight.PreflightError, match="make room"):
+        launched(launch_file, REAL)
+    with pytest.raises(ValueError, match="no check kernel"):
+        launched(launch_file, REAL | {"waived_checks": "kernel"})
 
 
 def test_every_executable_is_a_console_script() -> None:

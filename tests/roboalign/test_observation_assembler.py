@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from contracts.observation import CameraFrame, Observation
 from roboalign.observation_assembler import NotReady, ObservationAssembler
-from roboalign.request_schedule import RequestSchedule
 
 
 def frame(stamp: float) -> CameraFrame:
-    return CameraFrame(np.zeros((4, 6, 3), np.uint8), stamp)
+    return CameraFrame(np.full((4, 6, 3), int(100 * stamp) % 256, np.uint8), stamp)
 
 
 def pose(x: float) -> np.ndarray:
@@ -98,11 +97,32 @@ def test_values_that_are_not_finite_are_not_kept() -> None:
     assert isinstance(assembler.assemble(1.0, "go"), NotReady)
 
 
-def test_requests_keep_the_grid_of_waypoints() -> None:
-    schedule = RequestSchedule(execute_steps=8, time_step=0.1)
-    assert schedule.wants(10.0)
-    schedule.taken(10.0)
-    assert not schedule.wants(10.7)
-    assert schedule.wants(10.79)  # a frame some ms early is the frame that was meant
-    schedule.taken(10.79)
-    assert schedule.wants(3.0)  # the clock went back
+def moving_assembler(pictures: str, speed: float = 0.1) -> ObservationAssembler:
+    """Half a second at 20 Hz; each letter of `pictures` is a frame."""
+    assembler = ObservationAssembler(["front"])
+    for number, letter in enumerate(pictures):
+        stamp = 5.0 + 0.05 * number
+        assembler.add_pose(stamp, pose(0.3 + speed * 0.05 * number))
+        assembler.add_joints(stamp, [0.0] * 7, [0.0] * 7)
+        assembler.add_gripper(stamp, 1.0)
+        assembler.add_frame("front", CameraFrame(np.full((4, 6, 3), ord(letter), np.uint8), stamp))
+    return assembler
+
+
+def test_a_picture_that_stays_while_the_arm_moves_is_no_observation() -> None:
+    now = 5.0 + 0.05 * 9
+    frozen = moving_assembler("abcddddddd").assemble(now, "go")
+    assert isinstance(frozen, NotReady)
+    assert frozen.input == "camera front" and "same picture" in frozen.reason
+    assert isinstance(moving_assembler("abcddddddd", speed=0.0).assemble(now, "go"), Observation)
+    assert isinstance(moving_assembler("abcdefghii").assemble(now, "go"), Observation)
+
+
+def test_a_states_latency_is_taken_off() -> None:
+    assembler = ObservationAssembler(["front"])
+    assembler.state_latency = 0.1
+    add_states(assembler, 4.0, 5.3)
+    assembler.add_frame("front", frame(5.0))
+    seen = assembler.assemble(5.1, "go")
+    assert isinstance(seen, Observation)
+    assert seen.state.pose[0] == pytest.approx(0.1 * 5.1)

@@ -72,3 +72,22 @@ def test_reasons() -> None:
     assert (lost.reason, "no answer" in lost.message) == ("policy_lost", True)
 
     assert alive(10.0, timeout_s=10.0).outcome(10.1).reason == "timeout"
+
+
+def test_an_arm_that_was_stopped_ends_the_task() -> None:
+    watch = alive(10.0)
+    watch.note_arm(10.1, "idle", "stopped: camera front silent")
+    ended = watch.outcome(10.2)
+    assert (ended.reason, "camera front" in ended.message) == ("arm_error", True)
+
+
+def test_the_state_tells_of_holds_and_of_the_hand() -> None:
+    watch = alive(10.0)
+    assert watch.state() == "following the policy"
+    watch.note_arm(10.1, "holding", "contact: 31 N")
+    assert watch.state() == "holding: contact: 31 N"
+    watch.note_gripper("missed")
+    assert watch.state() == "the fingers closed on nothing"
+    watch.note_gripper("")
+    watch.note_arm(10.2, "tracking", "")
+    assert watch.state() == "following the policy"

@@ -4,12 +4,20 @@ from glob import glob
 
 from setuptools import setup
 
-NODES = ("arm_node", "camera_node", "policy_node", "task_node")
+NODES = (
+    "arm_node",
+    "camera_node",
+    "flight_recorder_node",
+    "metrics_node",
+    "policy_node",
+    "task_node",
+)
 
 setup(
     name="roboalign",
     version="0.1.0",
     packages=["roboalign"],
+    package_data={"roboalign": ["*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/roboalign"]),
         ("share/roboalign", ["package.xml"]),

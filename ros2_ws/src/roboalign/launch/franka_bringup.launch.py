@@ -25,6 +25,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchContext, LaunchDescription
 from roboalign.graph import GraphArguments, ProcessSpec, build_graph
 from roboalign.graph import ParameterValue as ParameterValueType
+from roboalign.preflight import check_graph_before_motion
 
 RESPAWN_PAUSE_S = 1.0
 
@@ -43,7 +44,9 @@ def _start_graph(context: LaunchContext) -> list[Action]:
         field.name: LaunchConfiguration(field.name).perform(context)
         for field in fields(GraphArguments)
     }
-    graph = build_graph(GraphArguments.from_texts(texts))
+    arguments = GraphArguments.from_texts(texts)
+    graph = build_graph(arguments)
+    check_graph_before_motion(arguments)
     environment = [SetEnvironmentVariable(name, value) for name, value in graph.environment.items()]
     return [*environment, *(_action(spec) for spec in graph.processes)]
 

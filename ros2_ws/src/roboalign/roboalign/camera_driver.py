@@ -68,6 +68,7 @@ class CameraSource(Protocol):
     def stop(self) -> None: ...
     def read(self, timeout_s: float) -> Frame: ...
     def intrinsics(self) -> Intrinsics: ...
+    def serial(self) -> str: ...
 
 
 class FrameClock:
@@ -163,6 +164,12 @@ class PipelineCamera:
         stream = self._active.get_stream(rs.stream.color).as_video_stream_profile()
         return _from_realsense(stream.get_intrinsics())
 
+    def serial(self) -> str:
+        """Serial number of the camera that was started."""
+        if self._active is None:
+            raise CameraError(f"camera {self._serial} is not started")
+        return str(self._active.get_device().get_info(rs.camera_info.serial_number))
+
     def _reset(self) -> None:
         deadline = time.monotonic() + RESET_TIMEOUT_S
         device = _find_device(self._serial)
@@ -203,6 +210,9 @@ class SimulatedCamera:
     def intrinsics(self) -> Intrinsics:
         i = self._device.intrinsics()
         return Intrinsics(i.width, i.height, i.fx, i.fy, i.cx, i.cy, tuple(i.coeffs))
+
+    def serial(self) -> str:
+        return self._device.camera.serial
 
 
 @contextmanager

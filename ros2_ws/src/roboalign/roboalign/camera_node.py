@@ -9,27 +9,37 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from geometry_msgs.msg import TransformStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from roboalign import ros_messages
+from contracts.calibration import Calibration
+from roboalign import calibration_messages, ros_messages
 from roboalign.autostart_node import AutostartNode, StartError, run_node
 from roboalign.camera_driver import (
     CameraError,
     CameraSource,
     Frame,
     FrameClock,
-    Intrinsics,
     PipelineCamera,
     Profile,
     SimulatedCamera,
 )
 
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:  # on no package index; every ROS installation has it
+    TFMessage = None
+
 FRAME_TIMEOUT_S = 1.0
 RESTART_PAUSE_S = 1.0
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 
 
 class CameraNode(AutostartNode):
@@ -50,9 +60,13 @@ class CameraNode(AutostartNode):
                 ("enable_sync", False),
                 ("align_depth.enable", False),
                 ("initial_reset", False),
+                ("calibration", ""),
+                ("robot_type", "fr3"),
             )
         }
         self._frame_id = f"{self.get_name()}_color_optical_frame"
+        self._calibration: Calibration | None = None
+        self._latency = 0.0
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._error = "no frame yet"
@@ -62,6 +76,10 @@ class CameraNode(AutostartNode):
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._images = self.create_publisher(Image, "~/color/image_raw", qos)
         self._infos = self.create_publisher(CameraInfo, "~/color/camera_info", qos)
+        self._extrinsics = self.create_publisher(TransformStamped, "~/extrinsics", LATCHED)
+        self._tf_static = (
+            self.create_publisher(TFMessage, "/tf_static", LATCHED) if TFMessage else None
+        )
         aligned = self._parameters["align_depth.enable"]
         topic = "aligned_depth_to_color/image_raw" if aligned else "depth/image_rect_raw"
         self._depths = None
@@ -72,11 +90,12 @@ class CameraNode(AutostartNode):
         source = self._given or self._make_source()
         try:
             source.start()
-        except CameraError as error:
+            info = self._describe(source)
+        except (CameraError, ValueError) as error:
             raise StartError(f"camera {self.get_name()}: {error}") from error
         self._ended.clear()
         self._thread = threading.Thread(
-            target=self._loop, args=(source,), name="camera", daemon=True
+            target=self._loop, args=(source, info), name="camera", daemon=True
         )
         self._thread.start()
 
@@ -107,10 +126,35 @@ class CameraNode(AutostartNode):
         except (ValueError, ImportError) as error:
             raise StartError(f"camera {self.get_name()}: {error}") from error
 
-    def _loop(self, source: CameraSource) -> None:
+    def _describe(self, source: CameraSource) -> CameraInfo:
+        """The calibration's intrinsics where there is one, and its pose to whom it concerns.
+
+        Raises:
+            ValueError: the calibration is not this camera's.
+        """
+        factory, path = source.intrinsics(), self._parameters["calibration"]
+        if not path:
+            return calibration_messages.camera_info(factory)
+        calibration = calibration_messages.load_calibration(Path(path))
+        camera = calibration_messages.camera_of(
+            calibration, self.get_name(), source.serial(), factory.width, factory.height
+        )
+        if calibration.latencies is not None:
+            self._latency = calibration.latencies.camera
+        self._calibration = calibration
+        transform = calibration_messages.camera_transform(
+            camera, self._frame_id, self._parameters["robot_type"]
+        )
+        transform.header.stamp = self.get_clock().now().to_msg()
+        self._extrinsics.publish(transform)
+        if self._tf_static is not None:
+            self._tf_static.publish(TFMessage(transforms=[transform]))
+        return calibration_messages.camera_info(camera)
+
+    def _loop(self, source: CameraSource, info: CameraInfo) -> None:
         while not self._ended.is_set():
             try:
-                self._stream(source)
+                self._stream(source, info)
             except CameraError as error:
                 self._note_loss(error)
                 self._restart(source)
@@ -139,12 +183,14 @@ class CameraNode(AutostartNode):
             self.get_logger().warning(str(error))
         self._error = str(error)
 
-    def _stream(self, source: CameraSource) -> None:
-        clock, info = FrameClock(), _to_info(source.intrinsics())
+    def _stream(self, source: CameraSource, info: CameraInfo) -> None:
+        clock = FrameClock()
         newest = float("-inf")
         while not self._ended.is_set():
             frame = source.read(FRAME_TIMEOUT_S)
-            stamp = clock.to_ros(frame.stamp, frame.domain, self.seconds_now())
+            arrived = clock.to_ros(frame.stamp, frame.domain, self.seconds_now())
+            # The stamp that leaves here is the moment that the picture shows.
+            stamp = arrived - self._latency
             self._note(frame)
             if stamp > newest and self.context.ok():
                 newest = stamp
@@ -174,21 +220,9 @@ class CameraNode(AutostartNode):
             "clock_domain": self._domain,
             "frames": str(self._frames),
             "times_lost": str(self._lost),
+            "calibrated_on": str(self._calibration.made_on) if self._calibration else "never",
         }
         return [ros_messages.diagnostic(f"camera {self.get_name()}", self._error, values)]
-
-
-def _to_info(intrinsics: Intrinsics) -> CameraInfo:
-    i = intrinsics
-    return CameraInfo(
-        width=i.width,
-        height=i.height,
-        distortion_model="plumb_bob",
-        d=list(i.distortion),
-        k=[i.fx, 0.0, i.cx, 0.0, i.fy, i.cy, 0.0, 0.0, 1.0],
-        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-        p=[i.fx, 0.0, i.cx, 0.0, 0.0, i.fy, i.cy, 0.0, 0.0, 0.0, 1.0, 0.0],
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from contracts import geometry
 from contracts.action import ActionChunk
+from contracts.calibration import Latencies
 from contracts.geometry import Vector
+from roboalign.execution_mode import ExecutionMode
+from roboalign.temporal_ensemble import TemporalEnsemble
 
 CLOCK_TOLERANCE_S = 0.1
 """Two threads read the clock in any order, and cameras stamp a little ahead; a larger disagreement
 means that the clock jumped, and then no waypoint's time can be believed."""
+
+SEAMLESS = (ExecutionMode.TEMPORAL_ENSEMBLING, ExecutionMode.REALTIME_CHUNKING)
+"""Modes whose chunks join the one before so well that to begin at the pose last commanded, one
+period of the control loop behind, would be the largest break in the motion."""
+NO_LATENCIES = Latencies(camera=0.0, robot_observation=0.0, robot_action=0.0, gripper=0.0)
 
 
 class ChunkRefused(ValueError):
@@ -48,13 +57,18 @@ class ChunkExecutor:
     Not thread safe: the caller holds a lock around each call, or uses one thread.
     """
 
-    def __init__(self, max_age_s: float = 2.5) -> None:
-        """`max_age_s`: how long after its observation a waypoint may still be executed."""
+    def __init__(self, max_age_s: float = 2.5, latencies: Latencies = NO_LATENCIES) -> None:
+        """
+        max_age_s: how long after its observation a waypoint may still be executed.
+        latencies: a waypoint is commanded `robot_action` before it is due, an opening `gripper`.
+        """
         if not max_age_s > 0.0:
             raise ValueError(f"max_age_s must be positive, got {max_age_s}")
         self.max_age_s = max_age_s
+        self.latencies = latencies
         self.discarded = 0
         """Waypoints that were never executed: late on arrival, replaced, or too old."""
+        self._ensemble = TemporalEnsemble()
         self._queue: deque[_Waypoint] = deque()
         self._start: _Waypoint | None = None
         self._gripper: float | None = None
@@ -62,12 +76,20 @@ class ChunkExecutor:
         self._newest = 0.0
         self._end_reached = True
 
-    def add(self, chunk: ActionChunk, now: float, *, current_pose: ArrayLike) -> int:
+    def add(
+        self,
+        chunk: ActionChunk,
+        now: float,
+        *,
+        current_pose: ArrayLike,
+        mode: ExecutionMode = ExecutionMode.ASYNCHRONOUS,
+    ) -> int:
         """Queue `chunk` from its first future waypoint on; return how many waypoints were past.
 
-        `current_pose` (7,) is the pose last asked of the arm: the motion goes on from there. What
-        was queued before is kept up to the first new waypoint. A chunk whose every waypoint is
-        past changes nothing.
+        `current_pose` (7,) is the pose last asked of the arm: the motion goes on from there, or, in
+        a mode of SEAMLESS, from where the queue is now. What was queued before is kept up to the
+        first new waypoint. A chunk whose every waypoint is past changes nothing. A SYNCHRONOUS
+        chunk begins now, whenever it was observed.
 
         Raises:
             ChunkRefused: its observation is older than the one under execution, too old, or lies
@@ -76,22 +98,24 @@ class ChunkExecutor:
         pose = geometry.check_poses(current_pose, "current pose")
         self._advance(now)
         self._refuse_wrong_time(chunk, now)
-        past = int((chunk.times <= now).sum())
+        times = self._command_times(chunk, now, mode)
+        poses, openings = self._wanted(chunk, now, mode)
+        past = int((times <= now).sum())
         self.discarded += past
         if past == chunk.horizon:
             return past
         # A queued waypoint close before the first new one would turn a small disagreement between
         # the chunks into a fast move.
-        keep_until = float(chunk.times[past]) - 0.5 * chunk.time_step
-        self._drop_queue(after=keep_until)
+        begins = now if mode == ExecutionMode.SYNCHRONOUS else float(times[past])
+        if self._queue and mode in SEAMLESS:
+            pose = self._between(now, self._queue[0]).pose
+        self._drop_queue(after=begins - 0.5 * chunk.time_step)
         if not self._queue:
-            gripper = float(chunk.gripper[past]) if self._gripper is None else self._gripper
+            gripper = float(openings[past]) if self._gripper is None else self._gripper
             self._start = _Waypoint(now, pose, gripper, chunk.chunk_id, chunk.observation_stamp)
         self._queue.extend(
             _Waypoint(float(due), p, float(g), chunk.chunk_id, chunk.observation_stamp)
-            for due, p, g in zip(
-                chunk.times[past:], chunk.poses[past:], chunk.gripper[past:], strict=True
-            )
+            for due, p, g in zip(times[past:], poses[past:], openings[past:], strict=True)
         )
         self._newest = chunk.observation_stamp
         self._end_reached = False
@@ -117,10 +141,33 @@ class ChunkExecutor:
     def clear(self, observed_after: float = 0.0) -> None:
         """Forget everything; from here on refuse chunks observed before `observed_after` [s]."""
         self._drop_queue()
+        self._ensemble.clear()
         self._start = None
         self._gripper = None
         self._clock = float("-inf")
         self._newest = observed_after
+
+    def _command_times(
+        self, chunk: ActionChunk, now: float, mode: ExecutionMode
+    ) -> NDArray[np.float64]:
+        """When to command each waypoint (horizon,) [s]."""
+        if mode == ExecutionMode.SYNCHRONOUS:
+            return chunk.times - chunk.observation_stamp + now
+        return chunk.times - self.latencies.robot_action
+
+    def _wanted(
+        self, chunk: ActionChunk, now: float, mode: ExecutionMode
+    ) -> tuple[Vector, NDArray[np.float64]]:
+        """Poses (horizon, 7) and openings (horizon,) to command at the command times."""
+        if mode == ExecutionMode.TEMPORAL_ENSEMBLING:
+            poses, openings = self._ensemble.blend(chunk, oldest=now - self.max_age_s)
+        else:
+            self._ensemble.clear()
+            poses, openings = chunk.poses, chunk.gripper
+        earlier = self.latencies.gripper - self.latencies.robot_action
+        if earlier and mode != ExecutionMode.SYNCHRONOUS:
+            openings = np.interp(chunk.times + earlier, chunk.times, openings)
+        return poses, openings
 
     def _refuse_wrong_time(self, chunk: ActionChunk, now: float) -> None:
         age = now - chunk.observation_stamp

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import calibration
+from roboalign.execution_mode import LIVE_MODE, ExecutionMode
+
 ParameterValue = bool | int | float | str | list[str]
 
 SIM_ADDRESS = "127.0.0.1"
@@ -20,8 +23,12 @@ SIM_HOME_DYNAMICS = 0.4
 COLOR_PROFILE = "640x480x30"
 SIM_COLOR_PROFILE = "320x240x15"
 """What two cameras can be drawn at on two processor cores, beside everything else."""
+SIM_CALIBRATION = Path(calibration.__file__).parent / "defaults" / "simulated.yaml"
+"""Where the simulation's cameras truly are."""
 NODE_READY = "]: ready"
 """As autostart_node logs it, with the node's name in front."""
+FLIGHT_RECORDINGS = "runs/flight_recordings"
+"""Below the folder that the graph was started in."""
 ROBOT_TYPES = ("fr3",)
 
 
@@ -37,7 +44,10 @@ class GraphArguments:
     use_fake_hardware: as `sim`: all hardware is simulated, there is no half-fake set-up.
     cameras: names, each with its serial number where there are several: `front:1234,wrist:5678`.
     color_profile: of every camera; empty for 640x480x30, or less in the simulation.
+    calibration: YAML file of this set-up; empty for the simulation's own, or none on a real robot.
+    execution_mode: how chunks become one motion, see execution_mode.py.
     policy_url: a running policy server; empty starts one that serves `bundle`.
+    waived_checks: of the preflight, separated by commas: real hardware starts although they fail.
     """
 
     robot_ip: str = ""
@@ -49,8 +59,11 @@ class GraphArguments:
     policy_url: str = ""
     cameras: str = "front,wrist"
     color_profile: str = ""
+    calibration: str = ""
+    execution_mode: str = str(LIVE_MODE)
     bundle: str = "shipped"
     policy_port: int = 8000
+    waived_checks: str = ""
     shared_memory: str = "roboalign_world"
     control_port: int = 8765
 
@@ -63,6 +76,9 @@ class GraphArguments:
             raise GraphError(f"sim:=true with robot_ip:={self.robot_ip}, which is not simulated")
         if self.simulated and not self.load_gripper:
             raise GraphError("the simulated arm always has its gripper: leave load_gripper true")
+        if self.execution_mode not in set(ExecutionMode):
+            known = ", ".join(ExecutionMode)
+            raise GraphError(f"execution_mode {self.execution_mode!r} is not one of {known}")
         for port in (self.policy_port, self.control_port):
             if not 1 <= port <= 65535:
                 raise GraphError(f"port {port} is not in 1..65535")
@@ -176,6 +192,9 @@ def _nodes(arguments: GraphArguments) -> tuple[ProcessSpec, ...]:
     profile = arguments.color_profile
     if not profile:
         profile = SIM_COLOR_PROFILE if arguments.simulated else COLOR_PROFILE
+    calibrated = arguments.calibration
+    if not calibrated and arguments.simulated and not arguments.color_profile:
+        calibrated = str(SIM_CALIBRATION)  # a profile of another shape would need another one
     return (
         ProcessSpec(
             name="arm_node",
@@ -186,6 +205,7 @@ def _nodes(arguments: GraphArguments) -> tuple[ProcessSpec, ...]:
                 "robot_ip": arguments.robot_ip or SIM_ADDRESS,
                 "robot_type": arguments.robot_type,
                 "load_gripper": arguments.load_gripper,
+                "calibration": calibrated,
                 **({"home_dynamics": SIM_HOME_DYNAMICS} if arguments.simulated else {}),
             },
             required=True,
@@ -202,6 +222,8 @@ def _nodes(arguments: GraphArguments) -> tuple[ProcessSpec, ...]:
                     "serial_no": serial,
                     "shared_memory": arguments.shared_memory if arguments.simulated else "",
                     "rgb_camera.color_profile": profile,
+                    "calibration": calibrated,
+                    "robot_type": arguments.robot_type,
                 },
                 respawn=True,
                 ready_line=NODE_READY,
@@ -216,6 +238,8 @@ def _nodes(arguments: GraphArguments) -> tuple[ProcessSpec, ...]:
             parameters={
                 "policy_url": arguments.policy_url or f"ws://127.0.0.1:{arguments.policy_port}",
                 "cameras": cameras,
+                "calibration": calibrated,
+                "execution_mode": arguments.execution_mode,
             },
             respawn=True,
             ready_line=NODE_READY,
@@ -227,6 +251,26 @@ def _nodes(arguments: GraphArguments) -> tuple[ProcessSpec, ...]:
             namespace=arguments.namespace,
             parameters={"cameras": cameras},
             required=True,
+            ready_line=NODE_READY,
+        ),
+        # Both only watch: the simulation has its films and reports, and no core to spare.
+        ProcessSpec(
+            name="flight_recorder",
+            module="roboalign.flight_recorder_node",
+            executable="flight_recorder_node",
+            namespace=arguments.namespace,
+            parameters={"directory": FLIGHT_RECORDINGS},
+            condition=not arguments.simulated,
+            respawn=True,
+            ready_line=NODE_READY,
+        ),
+        ProcessSpec(
+            name="metrics",
+            module="roboalign.metrics_node",
+            executable="metrics_node",
+            namespace=arguments.namespace,
+            condition=not arguments.simulated,
+            respawn=True,
             ready_line=NODE_READY,
         ),
     )

@@ -13,6 +13,7 @@ from sensor_msgs.msg import Image
 from contracts.action import ActionChunk
 from contracts.geometry import Vector
 from contracts.observation import CameraFrame
+from roboalign.execution_mode import ExecutionMode
 
 
 def to_seconds(stamp: Time) -> float:
@@ -49,7 +50,9 @@ def chunk_from_message(message: ActionChunkMessage) -> ActionChunk:
     )
 
 
-def chunk_to_message(chunk: ActionChunk) -> ActionChunkMessage:
+def chunk_to_message(
+    chunk: ActionChunk, mode: ExecutionMode = ExecutionMode.ASYNCHRONOUS
+) -> ActionChunkMessage:
     """Header is left to the caller."""
     return ActionChunkMessage(
         observation_stamp=to_stamp(chunk.observation_stamp),
@@ -57,7 +60,14 @@ def chunk_to_message(chunk: ActionChunk) -> ActionChunkMessage:
         time_step=float(chunk.time_step),
         poses=[to_pose(pose) for pose in chunk.poses],
         gripper=chunk.gripper.astype(np.float32).tolist(),
+        execution_mode=str(mode),
     )
+
+
+def mode_from_message(message: ActionChunkMessage) -> ExecutionMode:
+    """Raises ValueError: not an execution mode."""
+    name = message.execution_mode
+    return ExecutionMode(name) if name else ExecutionMode.ASYNCHRONOUS
 
 
 def frame_from_message(message: Image) -> CameraFrame:

@@ -30,6 +30,7 @@ from roboalign.graph import (
     default_log_directory,
     node_arguments,
 )
+from roboalign.preflight import PreflightError, check_graph_before_motion
 
 POLL_PERIOD_S = 0.05
 RESPAWN_PAUSE_S = 1.0
@@ -217,8 +218,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--domain-id", type=int, help="ROS_DOMAIN_ID of the graph")
     options = parser.parse_args(arguments)
     try:
-        graph = build_graph(GraphArguments.from_texts(_split(options.launch_arguments)))
-    except GraphError as error:
+        chosen = GraphArguments.from_texts(_split(options.launch_arguments))
+        graph = build_graph(chosen)
+        check_graph_before_motion(chosen)
+    except (ValueError, PreflightError) as error:
         print(f"supervisor: {error}", file=sys.stderr)
         return 2
     logs = options.log_directory or default_log_directory()

@@ -14,7 +14,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from roboalign_msgs.action import ExecuteTask
-from roboalign_msgs.msg import ArmStatus, PolicyStatus, StageTimes
+from roboalign_msgs.msg import ArmStatus, GripperState, PolicyStatus, StageTimes
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -57,6 +57,7 @@ class TaskNode(AutostartNode):
         self.create_subscription(ArmStatus, "arm_node/status", self._take_arm, qos)
         self.create_subscription(StageTimes, "arm_node/stage_times", self._take_chunk_use, qos)
         self.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, qos)
+        self.create_subscription(GripperState, "arm_node/gripper", self._take_gripper, qos)
         for camera in self._cameras:
             topic = f"camera/{camera}/color/camera_info"
             self.create_subscription(CameraInfo, topic, partial(self._take_camera, camera), qos)
@@ -101,6 +102,10 @@ class TaskNode(AutostartNode):
     def _take_policy(self, message: PolicyStatus) -> None:
         if self._watch is not None:
             self._watch.policy_reason = message.reason
+
+    def _take_gripper(self, message: GripperState) -> None:
+        if self._watch is not None:
+            self._watch.note_gripper(message.fault)
 
     def _take_camera(self, camera: str, _: CameraInfo) -> None:
         if self._watch is not None:

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from contracts.observation import MAX_INSTRUCTION_LENGTH
 from contracts.task import check_object, get_task
 
+GRASP_FAULTS = {
+    "missed": "the fingers closed on nothing",
+    "lost": "the object slipped out of the fingers",
+    "stuck": "the fingers do not move",
+}
+
 
 @dataclass(frozen=True)
 class TaskLimits:
@@ -70,6 +76,8 @@ class TaskWatch:
         self._chunk_used = started
         self._arm_seen = started
         self._arm_error = ""
+        self._arm_mode = self._arm_reason = ""
+        self._grasp_fault = ""
         self._cameras = dict.fromkeys(cameras, started)
 
     def note_chunk(self, now: float, observed: float) -> None:
@@ -79,7 +87,14 @@ class TaskWatch:
 
     def note_arm(self, now: float, mode: str, reason: str) -> None:
         self._arm_seen = now
+        self._arm_mode, self._arm_reason = mode, reason
         self._arm_error = (reason or "the arm reports an error") if mode == "error" else ""
+        if mode == "idle":
+            self._arm_error = f"the arm does not take commands: {reason}"
+
+    def note_gripper(self, fault: str) -> None:
+        """The hand's own finding, as in roboalign_msgs/GripperState; empty if all is well."""
+        self._grasp_fault = fault
 
     def note_camera(self, camera: str, now: float) -> None:
         self._cameras[camera] = now
@@ -89,6 +104,10 @@ class TaskWatch:
         return max(0.0, now - self._observed)
 
     def state(self) -> str:
+        if self._grasp_fault:
+            return GRASP_FAULTS.get(self._grasp_fault, self._grasp_fault)
+        if self._arm_mode == "holding" and self.chunks and self._arm_reason:
+            return f"holding: {self._arm_reason}"
         if self.chunks == 0:
             return self.policy_reason or "waiting for the first action chunk"
         return self.policy_reason or "following the policy"
