@@ -125,9 +125,7 @@ def create_app(service: PolicyService) -> FastAPI:
         task.cancel()
 
     # The interactive pages would load their scripts from the internet.
-    app = FastAPI(
-        title="RoboAlign policy server", lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="RoboAlign policy server", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_exception_handler(PolicyRefused, _refused)
     for status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         app.add_exception_handler(status, _no_such_route)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,10 @@ from contracts import wire
 from contracts.action import ActionChunk
 from contracts.observation import Observation
 from contracts.wire import ActionRequest, WireError
+from policy_server.answer_layout import LastAnswerLayout
 from policy_server.connection import BlockingWebSocket
 from policy_server.refusal import PolicyRefused, Reason
+from policy_server.request_layout import LastLayout, Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +92,8 @@ class PolicyClient:
         self._connection: BlockingWebSocket | None = None
         self._metadata: dict[str, Any] = {}
         self._encoder = wire.Encoder()
+        self._last = LastLayout()
+        self._answers = LastAnswerLayout()
 
     def __enter__(self) -> PolicyClient:
         return self
@@ -128,21 +132,25 @@ class PolicyClient:
         started = time.perf_counter()
         deadline = min(self.timeout_s, wire.MAX_DEADLINE_S) if deadline is None else deadline
         asked = ActionRequest(observation, options, previous, deadline)
-        request = self._encoder.encode(wire.request_to_message(asked))
-        if len(request) > wire.MAX_MESSAGE_BYTES:
-            text = f"{len(request)} bytes, at most {wire.MAX_MESSAGE_BYTES} are accepted"
+        layout = self._last.of(observation)
+        if layout is not None:
+            request = layout.write(asked)
+        else:
+            request = [self._encoder.encode(wire.request_to_message(asked))]
+        size = sum(map(len, request))
+        if size > wire.MAX_MESSAGE_BYTES:
+            text = f"{size} bytes, at most {wire.MAX_MESSAGE_BYTES} are accepted"
             raise PolicyRefused(Reason.BAD_MESSAGE, text)
         reply = self._exchange(request)
         try:
-            message = wire.unpack(reply)
-            chunk, timing = wire.chunk_from_message(message), message.get("server_timing", {})
+            served = self._answers.read(reply)
         except WireError as error:
             raise PolicyUnavailable(f"the server's answer is not valid: {error}") from error
         known = self._metadata.get("bundle_hash")
-        if known is not None and message.get("bundle_hash", known) != known:
+        if known is not None and served.bundle_hash not in ("", known):
             # Another bundle serves now: its metadata comes with the next connection.
             self.close()
-        return Answer(chunk, timing, 1e3 * (time.perf_counter() - started))
+        return Answer(served.chunk, served.timing, 1e3 * (time.perf_counter() - started))
 
     def close(self) -> None:
         """Hang up; the next call connects again."""
@@ -150,7 +158,7 @@ class PolicyClient:
             self._connection.close()
             self._connection = None
 
-    def _exchange(self, request: memoryview | None) -> bytes:
+    def _exchange(self, request: Sequence[Part] | None) -> bytes | memoryview:
         """The reply to `request`; without one, only sees to it that there is a connection."""
         deadline = time.monotonic() + self.timeout_s
         pause = FIRST_PAUSE_S
@@ -248,7 +256,7 @@ class LocalPolicy:
         self.__dict__.pop("_policy", None)
 
 
-def _binary(reply: str | bytes) -> bytes:
+def _binary(reply: str | bytes | memoryview) -> bytes | memoryview:
     if isinstance(reply, str):
         raise PolicyRefused.from_text(reply)
     return reply
@@ -260,9 +268,9 @@ def _refusal(error: InvalidStatus) -> PolicyRefused | WebSocketException:
     return error if refusal.reason_code is Reason.INTERNAL else refusal
 
 
-def _read_metadata(message: str | bytes, url: str) -> dict[str, Any]:
+def _read_metadata(message: str | bytes | memoryview, url: str) -> dict[str, Any]:
     try:
-        metadata = wire.unpack(message) if isinstance(message, bytes) else None
+        metadata = None if isinstance(message, str) else wire.unpack(message)
     except WireError as error:
         raise PolicyUnavailable(f"{url} is not a policy server: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("protocol_version") != wire.PROTOCOL_VERSION:

@@ -11,18 +11,18 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from websockets.client import ClientProtocol
 from websockets.frames import Opcode
 from websockets.uri import parse_uri
 
-from policy_server.frames import FrameHeader, binary_header, parse_header
+from policy_server import no_masking
+from policy_server.frames import HEADER_ROOM, WHOLE_BINARY, FrameHeader, binary_header, parse_header
+from policy_server.no_masking import OfferNoMasking
 
 RECEIVE_BYTES = 64 * 2**10
-HEADER_ROOM = 16
-"""Place for a frame's header before its payload, which then begins at a whole word."""
 CLOSE_TIMEOUT_S = 0.5
 LARGEST_HANDSHAKE = 64 * 2**10
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -50,12 +50,13 @@ class BlockingWebSocket:
             InvalidHandshake: there, but refuses (InvalidStatus) or does not speak websocket.
         """
         self._max_bytes = max_bytes
-        self._received = bytearray()
+        self._received = b""
         self._fragments = b""
         self._text = False
         self._send_buffer = np.empty(0, np.uint64)
         uri = parse_uri(url)
-        self._protocol = ClientProtocol(uri, max_size=max_bytes)
+        self._protocol = ClientProtocol(uri, max_size=max_bytes, extensions=[OfferNoMasking()])
+        self._unmasked = False
         self._socket = socket.create_connection((uri.host, uri.port), _remaining(deadline))
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -67,23 +68,41 @@ class BlockingWebSocket:
             self._socket.close()
             raise
 
-    def send(self, payload: memoryview, deadline: float) -> None:
-        """Send one binary message."""
+    def send(self, parts: Sequence[bytes | memoryview], deadline: float) -> None:
+        """Send one binary message, which may be in parts."""
+        length = sum(map(len, parts))
+        if self._unmasked:
+            self._send_all([binary_header(length), *parts], deadline)
+        else:
+            self._send_all([self._masked(parts, length)], deadline)
+
+    def _masked(self, parts: Sequence[bytes | memoryview], length: int) -> memoryview:
+        """The whole frame, in one piece."""
         mask = secrets.token_bytes(4)
-        header = binary_header(len(payload), mask)
-        words = (len(payload) + 7) // 8
+        header = binary_header(length, mask)
+        words = (length + 7) // 8
         if len(self._send_buffer) != words + HEADER_ROOM // 8:
             self._send_buffer = np.empty(words + HEADER_ROOM // 8, np.uint64)
         view = memoryview(self._send_buffer).cast("B")
-        start, end = HEADER_ROOM - len(header), HEADER_ROOM + len(payload)
+        start, end = HEADER_ROOM - len(header), HEADER_ROOM
         view[start:HEADER_ROOM] = header
-        view[HEADER_ROOM:end] = payload
+        for part in parts:
+            view[end : end + len(part)] = part
+            end += len(part)
         body = self._send_buffer[HEADER_ROOM // 8 :]
         np.bitwise_xor(body, np.frombuffer(mask * 2, np.uint64)[0], out=body)
-        self._socket.settimeout(_remaining(deadline))
-        self._socket.sendall(view[start:end])
+        return view[start:end]
 
-    def receive(self, deadline: float) -> bytes | str:
+    def _send_all(self, parts: Sequence[bytes | memoryview], deadline: float) -> None:
+        self._socket.settimeout(_remaining(deadline))
+        # TLS has no way to send parts at once, and copies them anyhow.
+        secure = isinstance(self._socket, ssl.SSLSocket)
+        sent = 0 if secure else self._socket.sendmsg(parts)
+        if sent < sum(map(len, parts)):
+            self._socket.settimeout(_remaining(deadline))
+            self._socket.sendall(memoryview(b"".join(parts))[sent:])
+
+    def receive(self, deadline: float) -> bytes | memoryview | str:
         """The next message, binary or text."""
         while True:
             header = parse_header(self._received)
@@ -93,8 +112,7 @@ class BlockingWebSocket:
                 self._read(deadline)
                 continue
             end = header.header_bytes + header.length
-            frame = bytes(self._received[:end])
-            del self._received[:end]
+            frame, self._received = self._received[:end], self._received[end:]
             message = self._message(header, frame)
             if message is not None:
                 return message
@@ -111,7 +129,7 @@ class BlockingWebSocket:
         finally:
             self._socket.close()
 
-    def _message(self, header: FrameHeader, frame: bytes) -> bytes | str | None:
+    def _message(self, header: FrameHeader, frame: bytes) -> bytes | memoryview | str | None:
         opcode = header.first & 0x0F
         if header.control or header.mask is not None or header.first & 0x70:
             self._protocol.receive_data(frame)
@@ -121,6 +139,8 @@ class BlockingWebSocket:
             if ended is not None:
                 raise ConnectionError(f"the connection ended: {ended}")
             return None
+        if header.first == WHOLE_BINARY and not self._fragments:
+            return memoryview(frame)[header.header_bytes :]
         if opcode != Opcode.CONT:
             self._text, self._fragments = opcode == Opcode.TEXT, b""
         payload = frame[header.header_bytes :]
@@ -140,13 +160,13 @@ class BlockingWebSocket:
             if len(self._received) > LARGEST_HANDSHAKE:
                 raise ConnectionError("the answer to the handshake does not end")
             self._read(deadline)
-        head, _, rest = bytes(self._received).partition(_END_OF_HEADERS)
-        self._received = bytearray(rest)
+        head, _, rest = self._received.partition(_END_OF_HEADERS)
+        self._received = rest
         self._protocol.receive_data(head + _END_OF_HEADERS)
         while not self._protocol.events_received() and self._protocol.handshake_exc is None:
             # A refusal has a body, which says why; it ends with the connection at the latest.
-            self._protocol.receive_data(bytes(self._received))
-            self._received.clear()
+            self._protocol.receive_data(self._received)
+            self._received = b""
             try:
                 self._read(deadline)
             except ConnectionError:
@@ -154,13 +174,14 @@ class BlockingWebSocket:
                 break
         if self._protocol.handshake_exc is not None:
             raise self._protocol.handshake_exc
+        self._unmasked = no_masking.agreed(self._protocol)
 
     def _read(self, deadline: float) -> None:
         self._socket.settimeout(_remaining(deadline))
         data = self._socket.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server hung up")
-        self._received += data
+        self._received = self._received + data if self._received else data
 
     def _flush(self) -> None:
         if output := b"".join(self._protocol.data_to_send()):

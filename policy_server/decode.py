@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Set
 
 from contracts import wire
-from contracts.wire import WireError
+from contracts.wire import ActionRequest, WireError
 from policy_server.policy import Request
 from policy_server.refusal import PolicyRefused, Reason
+from policy_server.request_layout import LastLayout
 
 OPTIONS = frozenset({"steps", "seed", "delay"})
 
 
-def decode(data: bytes | memoryview, instructions: Set[str]) -> tuple[Request, float | None]:
+def decode(
+    data: bytes | memoryview, instructions: Set[str], last: LastLayout | None = None
+) -> tuple[Request, float | None]:
     """The request in `data` and its deadline [s], counted from its arrival.
 
-    instructions: the texts that the policy knows; none means that any goes.
+    instructions: the texts that the policy knows; none means that any goes. last: the layout of
+    the same client's requests; the pictures of the next one of that layout are views of `data`.
 
     Raises:
         PolicyRefused: with the reason.
     """
-    try:
-        message = wire.unpack(data)
-    except WireError as error:
-        raise PolicyRefused(Reason.BAD_MESSAGE, str(error)) from error
-    try:
-        asked = wire.request_from_message(message)
-    except WireError as error:
-        raise PolicyRefused(Reason.BAD_OBSERVATION, str(error)) from error
+    asked = None if last is None else last.read(memoryview(data))
+    if asked is None:
+        asked = _parsed(data)
+        if last is not None:
+            last.of(asked.observation)
     text = asked.observation.instruction
     if instructions and text not in instructions:
         known = f"{min(instructions)!r} is one of the {len(instructions)} that it knows"
@@ -38,3 +39,14 @@ def decode(data: bytes | memoryview, instructions: Set[str]) -> tuple[Request, f
         raise PolicyRefused(Reason.BAD_OPTION, f"unknown {unknown[:200]}; known: {known}")
     options = dict(asked.options)
     return Request(asked.observation, previous=asked.previous, **options), asked.deadline
+
+
+def _parsed(data: bytes | memoryview) -> ActionRequest:
+    try:
+        message = wire.unpack(data)
+    except WireError as error:
+        raise PolicyRefused(Reason.BAD_MESSAGE, str(error)) from error
+    try:
+        return wire.request_from_message(message)
+    except WireError as error:
+        raise PolicyRefused(Reason.BAD_OBSERVATION, str(error)) from error

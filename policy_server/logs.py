@@ -84,7 +84,6 @@ class LogFile:
         """Lines that were not written."""
         return self._file.dropped + self._queue.dropped
 
-
     def flush(self, bound_s: float = 1.0) -> None:
         """Let what waits be written; a disk that hangs gets `bound_s`."""
         deadline = time.monotonic() + bound_s

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 from contracts import wire
 from policy_server.access import Access, AccessLimits, RateLimit
+from policy_server.answer_layout import LastAnswerLayout, ServedChunk
 from policy_server.bundle_host import BundleHost, Loader, in_thread
 from policy_server.decode import decode
 from policy_server.metrics import Gauges, ServerMetrics
 from policy_server.policy import Answer, Policy
 from policy_server.refusal import PolicyRefused, Reason
+from policy_server.request_layout import LastLayout
 from policy_server.worker import MAX_BATCH, QUEUE_CAPACITY, InferenceWorker, Job, Outcome
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class PolicyService:
         self.connections = 0
         self._worker = InferenceWorker(self.host, options.queue_capacity, options.max_batch)
         self._rate = RateLimit(options.limits)
+        self._answers = LastAnswerLayout()
         self._when_warm = when_warm
         self._waiting_for_ready: list[Callable[[], None]] = []
         self._log_lines_dropped = log_lines_dropped
@@ -114,12 +117,14 @@ class PolicyService:
         client: str,
         reply: Callable[[Reply], None],
         send_now: Callable[[bytes], bool] | None = None,
+        last: LastLayout | None = None,
     ) -> Job | None:
         """Take in one request; `reply` is called once, at once if it is refused.
 
         client: the address that the rate limit counts for. send_now: may be called from the
         worker's thread with the answer, to send it without a detour through the event loop; True if
-        it could, and then `reply` is told SENT. The job is None after a refusal; mark it
+        it could, and then `reply` is told SENT. last: the layout of this client's requests, with
+        which `data` must stay as it is until `reply`. The job is None after a refusal; mark it
         `abandoned` if nobody waits for it any more.
         """
         arrived = time.perf_counter()
@@ -127,7 +132,7 @@ class PolicyService:
             if isinstance(data, str):
                 raise PolicyRefused(Reason.BAD_MESSAGE, "expected a binary message, got text")
             self._admit(client, arrived)
-            request, deadline = decode(data, self.host.instructions)
+            request, deadline = decode(data, self.host.instructions, last)
         except PolicyRefused as refusal:
             reply(refusal)
             self._note_refusal(refusal, client)
@@ -138,7 +143,7 @@ class PolicyService:
 
         def computed(answer: Answer) -> None:
             nonlocal payload
-            payload = _encoded(job, answer)
+            payload = self._encoded(job, answer)
             if send_now is not None and not job.abandoned and send_now(payload):
                 payload = SENT
 
@@ -147,7 +152,7 @@ class PolicyService:
                 reply(outcome)
                 self._note_refusal(outcome, client)
             else:
-                reply(_encoded(job, outcome) if payload is None else payload)
+                reply(self._encoded(job, outcome) if payload is None else payload)
                 self._note_answer(job, outcome, client)
 
         job = Job(request, arrived, expires, computed, done)
@@ -161,6 +166,10 @@ class PolicyService:
             raise PolicyRefused(Reason.NOT_READY, "the policy still warms up; ask again later")
         self._rate.check(client, now)
         self._worker.check_room()
+
+    def _encoded(self, job: Job, answer: Answer) -> bytes:
+        timing = {"queue": job.queue_ms, **answer.timings}
+        return self._answers.write(ServedChunk(answer.chunk, timing, job.bundle_hash))
 
     def _note_answer(self, job: Job, answer: Answer, client: str) -> None:
         times = {"queue": job.queue_ms, **answer.timings}
@@ -192,10 +201,3 @@ class PolicyService:
             policy=self.host.policy.manifest.name,
             bundle_hash=self.host.policy.bundle_hash,
         )
-
-
-def _encoded(job: Job, answer: Answer) -> bytes:
-    message = wire.chunk_to_message(answer.chunk)
-    message["server_timing"] = {"queue": job.queue_ms, **answer.timings}
-    message["bundle_hash"] = job.bundle_hash
-    return wire.pack(message)

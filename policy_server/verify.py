@@ -32,6 +32,7 @@ from policy_server.engines.engine import (
     CONTINUATION_INPUTS,
     STEPS_INPUT,
     Engine,
+    row,
 )
 
 MIN_COSINE = 0.999
@@ -93,10 +94,11 @@ def check(directory: Path, engine: Engine, manifest: Manifest) -> Accuracy:
     hidden = engine.backbone(inputs)
     actions = engine.head(head | {"hidden": hidden}, steps)
     shown = inputs["attention_mask"] > 0
-    return Accuracy(
-        smallest_cosine(hidden[shown], wanted[0][shown]),
-        *action_errors(actions, wanted[1], manifest.action),
-    )
+    cosine = smallest_cosine(hidden[shown], wanted[0][shown])
+    # A request alone may run in another way than several do.
+    alone = engine.backbone(row(inputs, 0))[shown[:1]]
+    cosine = min(cosine, smallest_cosine(alone, wanted[0][:1][shown[:1]]))
+    return Accuracy(cosine, *action_errors(actions, wanted[1], manifest.action))
 
 
 def require(directory: Path, engine: Engine, manifest: Manifest) -> None:

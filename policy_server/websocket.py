@@ -21,8 +21,11 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from policy_server import no_masking
 from policy_server.frames import Message, MessageReader, binary_header
+from policy_server.no_masking import AcceptNoMasking
 from policy_server.refusal import MEANINGS, PolicyRefused, Reason
+from policy_server.request_layout import LastLayout
 from policy_server.service import SENT, STOPPING, PolicyService, Reply
 from policy_server.worker import Job
 
@@ -40,7 +43,7 @@ class PolicySocket(asyncio.BufferedProtocol):
     ) -> None:
         self._service = service
         self._connections: set[Any] = server_state.connections
-        self._protocol = ServerProtocol(max_size=config.ws_max_size)
+        self._protocol = ServerProtocol(max_size=config.ws_max_size, extensions=[AcceptNoMasking()])
         self._reader = MessageReader(self._protocol, config.ws_max_size)
         self._waiting: deque[bytes | str] = deque()
         self._job: Job | None = None
@@ -55,6 +58,7 @@ class PolicySocket(asyncio.BufferedProtocol):
         self._lock = threading.Lock()
         self._file = -1
         self._unsent = b""
+        self._last = LastLayout()
 
     # -- asyncio's and uvicorn's calls -----------------------------------------------------------
 
@@ -80,8 +84,21 @@ class PolicySocket(asyncio.BufferedProtocol):
     def buffer_updated(self, count: int) -> None:
         if self._hanging_up:
             return  # what still comes is not read, so that our last words are not lost to a reset
-        for message in self._reader.received(count):
+        messages = self._reader.received(count)
+        while not messages and self._reader.within_payload and (count := self._read_now()):
+            messages = self._reader.received(count)
+        if not self._reader.within_message:
+            self._message_since = None
+        elif self._message_since is None:
+            self._message_since = time.monotonic()
+        for message in messages:
             self._take(message)
+        if self._reader.others or self._reader.too_large:
+            self._see_to_the_rest()
+
+    def _see_to_the_rest(self) -> None:
+        """What came was not only requests."""
+        self._reader.others = False
         self._flush()
         if self._reader.too_large:
             self._refuse_size(self._reader.too_large)
@@ -90,10 +107,18 @@ class PolicySocket(asyncio.BufferedProtocol):
             self._hang_up()
         elif self._protocol.state is not State.OPEN:
             self._transport.close()
-        elif not self._reader.within_message:
-            self._message_since = None
-        elif self._message_since is None:
-            self._message_since = time.monotonic()
+
+    def _read_now(self) -> int:
+        """Bytes of a message begun that are there already: cheaper than another turn of the loop.
+
+        0 if there are none, or if the connection is at its end, which the loop sees next.
+        """
+        if self._file < 0:
+            return 0
+        try:
+            return os.readv(self._file, [self._reader.get_buffer()])
+        except OSError:
+            return 0
 
     def eof_received(self) -> bool:
         return False
@@ -152,6 +177,7 @@ class PolicySocket(asyncio.BufferedProtocol):
             self._transport.close()
             return
         self._open = True
+        self._reader.unmasked = no_masking.agreed(self._protocol)
         self._service.connections += 1
         self._service.call_when_ready(self._greet)
 
@@ -186,10 +212,13 @@ class PolicySocket(asyncio.BufferedProtocol):
 
     def _submit(self, message: Message | bytes) -> None:
         self._busy = True
-        self._job = self._service.submit(message, self._client, self._reply, self._send_now)
+        self._job = self._service.submit(
+            message, self._client, self._reply, self._send_now, self._last
+        )
 
     def _reply(self, reply: Reply) -> None:
         self._busy, self._job = False, None
+        self._reader.release()
         if self._protocol.state is not State.OPEN:
             return
         if reply is SENT:

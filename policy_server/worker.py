@@ -7,8 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from policy_server.bundle_host import BundleHost
@@ -102,23 +101,29 @@ class InferenceWorker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            batch = [job]
-            with suppress(queue.Empty):
-                while len(batch) < self._max_batch and (job := self._queue.get_nowait()):
-                    batch.append(job)
-            outcomes = self._outcomes(batch)
-            for job, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, Answer):
-                    job.computed(outcome)
-            assert self._loop is not None
+        assert self._loop is not None
+        while batch := self._batch():
+            outcomes = [(job, _told(job, outcome)) for job, outcome in self._outcomes(batch)]
             try:
-                self._loop.call_soon_threadsafe(self._settle_all, batch, outcomes)
+                self._loop.call_soon_threadsafe(self._settle_all, outcomes)
             except RuntimeError:  # the loop has ended: nobody is left to be told
                 return
 
-    def _settle_all(self, batch: list[Job], outcomes: list[Outcome]) -> None:
-        for job, outcome in zip(batch, outcomes, strict=True):
+    def _batch(self) -> list[Job]:
+        """Waits for a job and takes those that wait with it; none when the thread is to end."""
+        batch: list[Job] = []
+        # Nobody else takes jobs out: a queue that is not empty stays so.
+        while not batch or (len(batch) < self._max_batch and not self._queue.empty()):
+            job = self._queue.get()
+            if job is None:
+                if batch:
+                    self._queue.put(None)  # for the next time
+                break
+            batch.append(job)
+        return batch
+
+    def _settle_all(self, outcomes: list[tuple[Job, Outcome]]) -> None:
+        for job, outcome in outcomes:
             self._settle(job, outcome)
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
@@ -132,20 +137,20 @@ class InferenceWorker:
 
     # -- in the worker's thread ----------------------------------------------------------------
 
-    def _outcomes(self, batch: list[Job]) -> list[Outcome]:
+    def _outcomes(self, batch: list[Job]) -> Iterator[tuple[Job, Outcome]]:
         now = time.perf_counter()
-        outcomes: dict[Job, Outcome] = {}
+        wanted = []
         for job in batch:
             job.queue_ms = 1e3 * (now - job.arrived)
             if job.expires is not None and now >= job.expires:
                 text = f"it waited {job.queue_ms:.0f} ms, longer than it was worth waiting for"
-                outcomes[job] = PolicyRefused(Reason.DEADLINE, text)
+                yield job, PolicyRefused(Reason.DEADLINE, text)
             elif job.abandoned:
-                outcomes[job] = PolicyRefused(Reason.SHUTTING_DOWN, "nobody waits for it")
-        wanted = [job for job in batch if job not in outcomes]
+                yield job, PolicyRefused(Reason.SHUTTING_DOWN, "nobody waits for it")
+            else:
+                wanted.append(job)
         if wanted:
-            outcomes.update(zip(wanted, self._infer(wanted), strict=True))
-        return [outcomes[job] for job in batch]
+            yield from zip(wanted, self._infer(wanted), strict=True)
 
     def _infer(self, jobs: list[Job]) -> list[Outcome]:
         policy = self._host.policy
@@ -164,3 +169,15 @@ class InferenceWorker:
         for job in jobs:
             job.bundle_hash = policy.bundle_hash
         return list(answers)
+
+
+def _told(job: Job, outcome: Outcome) -> Outcome:
+    """`outcome`, of which the job has been told if it is an answer."""
+    if isinstance(outcome, Answer):
+        try:
+            job.computed(outcome)
+        except Exception as error:
+            log.exception("an answer could not be sent")
+            text = f"the answer could not be sent: {type(error).__name__}: {error}"
+            return PolicyRefused(Reason.INTERNAL, text)
+    return outcome

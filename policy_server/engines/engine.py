@@ -61,6 +61,15 @@ def expected_head_inputs(names: Collection[str]) -> frozenset[str]:
     return HEAD_INPUTS | steps | going_on
 
 
+def row(inputs: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """The backbone's inputs for one row of a batch; positions have it as second dimension."""
+    one = slice(number, number + 1)
+    return {
+        name: value[:, one] if name == "position_ids" else value[one]
+        for name, value in inputs.items()
+    }
+
+
 class Engine(Protocol):
     """Both graphs of one bundle, ready to run."""
 

@@ -53,6 +53,8 @@ def test_clients_go_on_while_bundles_change(bundle_directory: Path, other_bundle
                 failures.append(error)
 
     with serving(first, load) as server:
+        with PolicyClient(server.url, timeout_s=PATIENCE_S) as client:
+            client.metadata()  # comes once the first bundle is warm
         threads = [threading.Thread(target=ask, args=(server.url,)) for _ in range(3)]
         for thread in threads:
             thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,17 @@ from policy_server.engines.engine_cache import (
     installed_gpu,
     store,
 )
-from policy_server.engines.onnx_runtime import CPU, OnnxRuntimeEngine, cpu_options, open_session
+from policy_server.engines.onnx_runtime import (
+    CPU,
+    REMEMBERED_RUNS,
+    TRY_THE_OTHER,
+    FasterSession,
+    OnnxRuntimeEngine,
+    cpu_options,
+    open_session,
+)
 from policy_server.policy import Policy
-from policy_server.preprocess import Preprocessor
+from policy_server.preprocess import Preprocessor, left_padded
 
 
 @pytest.mark.parametrize(
@@ -74,6 +83,42 @@ def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
     (directory / bundle.HEAD).write_bytes((directory / bundle.BACKBONE).read_bytes())
     with pytest.raises(BundleError, match=r"head\.onnx: the graph's inputs are"):
         open_engine("onnxruntime", directory)
+
+
+def test_rows_side_by_side_are_those_of_each_alone(bundle_directory: Path) -> None:
+    preprocessor = Preprocessor(bundle_directory, bundle.read_manifest(bundle_directory))
+    texts = ("go", "pick up the cup", "stop")
+    alone = [
+        preprocessor(replace(make_observation(seed=seed), instruction=text))
+        for seed, text in enumerate(texts)
+    ]
+    together = left_padded(alone, preprocessor.padding)
+    narrow, wide = (OnnxRuntimeEngine(bundle_directory, threads) for threads in (1, 2))
+    hidden = wide.backbone(together)
+    np.testing.assert_allclose(hidden, narrow.backbone(together), atol=1e-6)
+    for place, inputs in enumerate(alone):
+        length = inputs["input_ids"].shape[1]
+        for engine in (narrow, wide):
+            expected = engine.backbone(inputs)[0]
+            np.testing.assert_allclose(hidden[place, -length:], expected, atol=1e-5)
+
+
+def test_the_faster_session_gets_the_requests_and_the_other_is_tried_again() -> None:
+    counts = {"slow": 0, "fast": 0}
+
+    class Session:
+        def __init__(self, name: str, seconds: float) -> None:
+            self.name, self.seconds = name, seconds
+
+        def run(self, outputs: list[str], inputs: dict[str, object]) -> list[object]:
+            counts[self.name] += 1
+            time.sleep(self.seconds)
+            return [self.name]
+
+    faster = FasterSession(Session("slow", 0.05), Session("fast", 0.0))
+    answers = [faster.run({}) for _ in range(2 * TRY_THE_OTHER + 1)]
+    assert answers.count("slow") == counts["slow"]
+    assert REMEMBERED_RUNS < counts["slow"] < counts["fast"]
 
 
 def test_bound_buffers_give_the_same_answers(bundle_directory: Path) -> None:

@@ -62,7 +62,7 @@ class FakeService:
     def metadata(self) -> bytes:
         return b"hello"
 
-    def submit(self, data, client, reply, send_now):
+    def submit(self, data, client, reply, send_now, last):
         self.taken.append(bytes(data))
         self.replies.append(reply)
 

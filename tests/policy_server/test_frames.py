@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -13,6 +13,7 @@ from websockets.uri import parse_uri
 
 from policy_server.frames import SCRATCH_BYTES, Message, MessageReader, binary_header, parse_header
 
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MAX_BYTES = 100_000
 binaries = st.binary(max_size=400) | st.builds(
     lambda start, size: start + bytes(range(256)) * (size // 256),
@@ -50,16 +51,14 @@ def framed(opcode: Opcode, data: bytes, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin).serialize(mask=True)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(binaries, min_size=1, max_size=4), st.lists(st.integers(1, 40_000), min_size=1)
-)
+@settings(patient, max_examples=60)
+@given(st.lists(binaries, min_size=1, max_size=4), st.lists(st.integers(1, 40_000), min_size=1))
 def test_binary_messages_survive_any_cut(messages: list[bytes], cuts: list[int]) -> None:
     data = b"".join(framed(Opcode.BINARY, message) for message in messages)
     assert read(data, cuts)[0] == messages
 
 
-@settings(max_examples=60, deadline=None)
+@settings(patient, max_examples=60)
 @given(st.data(), st.lists(st.integers(1, 3000), min_size=1))
 def test_the_other_frames_go_between_them(data: st.DataObject, cuts: list[int]) -> None:
     sent, expected = b"", []
@@ -88,6 +87,7 @@ def test_the_other_frames_go_between_them(data: st.DataObject, cuts: list[int]) 
     assert sum(part[0] == 0x8A for part in protocol.data_to_send()) == pongs
 
 
+@patient
 @given(st.binary(min_size=1, max_size=300), st.lists(st.integers(1, 50), min_size=1))
 def test_garbage_is_a_protocol_error_or_nothing(data: bytes, cuts: list[int]) -> None:
     received, protocol = reader()
@@ -98,6 +98,54 @@ def test_garbage_is_a_protocol_error_or_nothing(data: bytes, cuts: list[int]) ->
         room[:count] = data[place : place + count]
         received.received(count)
         place, turn = place + count, turn + 1
+
+
+@settings(patient, max_examples=20)
+@given(
+    st.lists(st.tuples(binaries, st.booleans()), min_size=1, max_size=6),
+    st.lists(st.integers(1, 20) | st.integers(1, 40_000), min_size=1),
+    st.booleans(),
+)
+def test_messages_of_one_size_keep_their_place(
+    messages: list[tuple[bytes, bool]], cuts: list[int], released: bool
+) -> None:
+    """Where both ends have agreed on it (`no_masking`), a message may come without a mask."""
+    received, protocol = reader()
+    received.unmasked = True
+    large = bytes(SCRATCH_BYTES * 2)
+    sent = [(content, masked) for pair in messages for content, masked in (pair, (large, False))]
+    for number, (content, masked) in enumerate(sent):
+        found: list[Message] = []
+        data = Frame(Opcode.BINARY, content).serialize(mask=masked or not content)
+        cut = cuts[number % len(cuts)]
+        while data:
+            room = received.get_buffer()
+            count = min(len(room), cut, len(data))
+            cut = len(data)
+            room[:count] = data[:count]
+            found += received.received(count)
+            data = data[count:]
+        assert [copied(message) for message in found] == [content]
+        if released:
+            received.release()
+    assert protocol.parser_exc is None
+
+
+def test_a_message_stays_as_it_is_until_it_is_released() -> None:
+    received, _ = reader()
+    kept = []
+    for byte in (1, 2, 3):
+        data = framed(Opcode.BINARY, bytes([byte]) * 50_000)
+        while data:
+            room = received.get_buffer()
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            kept += received.received(count)
+            data = data[count:]
+        if byte == 2:
+            received.release()
+    assert bytes(kept[0]) == b"\x01" * 50_000
+    assert bytes(kept[1]) == b"\x03" * 50_000, "the second one's place is used again"
 
 
 def test_unmasked_data_is_refused() -> None:
@@ -115,6 +163,7 @@ def test_too_large_is_seen_in_the_header(fragmented: bool) -> None:
     assert received.too_large == MAX_BYTES + 1
 
 
+@patient
 @given(st.integers(0, 2**40), st.none() | st.binary(min_size=4, max_size=4))
 def test_header_is_parsed_as_it_was_made(length: int, mask: bytes | None) -> None:
     header = binary_header(length, mask)

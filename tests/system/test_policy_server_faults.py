@@ -62,7 +62,7 @@ def soon() -> float:
     return time.monotonic() + PATIENCE_S
 
 
-def outcome(reply: bytes | str) -> str:
+def outcome(reply: bytes | memoryview | str) -> str:
     """The reason code of a reply, or OK for a chunk."""
     if isinstance(reply, str):
         return str(PolicyRefused.from_text(reply).reason_code)
@@ -71,7 +71,7 @@ def outcome(reply: bytes | str) -> str:
 
 
 def asked(connection: BlockingWebSocket, data: bytes) -> str:
-    connection.send(memoryview(data), soon())
+    connection.send([data], soon())
     return outcome(connection.receive(soon()))
 
 
@@ -183,7 +183,7 @@ def test_bytes_that_are_no_http(server: ServerProcess) -> None:
 
 def test_frame_that_breaks_the_protocol(server: ServerProcess) -> None:
     connection = opened(server)
-    connection._socket.sendall(b"\x82\x05hello")  # not masked
+    connection._socket.sendall(b"\x81\x05hello")  # text that is not masked
     with pytest.raises(OSError, match="1002"):
         connection.receive(soon())
     connection.close()
@@ -197,7 +197,7 @@ def test_200_connections(server: ServerProcess) -> None:
             connections.append(opened(server))
             stack.callback(connections[-1].close)
         for connection in connections:
-            connection.send(memoryview(GOOD), soon())
+            connection.send([GOOD], soon())
         seen = {outcome(connection.receive(soon())) for connection in connections}
         assert seen <= {"OK", "QUEUE_FULL"}
         # One after the other, all 200 are answered.
@@ -211,7 +211,7 @@ def test_client_that_never_reads(server: ServerProcess) -> None:
     stop = time.monotonic() + 1.0
     try:
         while time.monotonic() < stop:
-            connection.send(memoryview(GOOD), stop)
+            connection.send([GOOD], stop)
     except OSError:
         pass  # the server has stopped reading from it, too
     other = opened(server)
@@ -260,7 +260,7 @@ def test_queue_full(server: ServerProcess) -> None:
         connections = [opened(server) for _ in range(24)]
         for connection in connections:
             stack.callback(connection.close)
-            connection.send(memoryview(slow), soon())
+            connection.send([slow], soon())
         seen = [outcome(connection.receive(soon())) for connection in connections]
     assert set(seen) == {"OK", "QUEUE_FULL"}
     note("more requests than the queue holds", "QUEUE_FULL", "QUEUE_FULL")
@@ -328,7 +328,7 @@ def test_told_to_stop_in_mid_request(bundle: Path) -> None:
     arguments = ("--bundle", str(bundle), "--port", "0", "--drain-seconds", str(PATIENCE_S))
     with running_server(*arguments) as server:
         running, late = opened(server), opened(server)
-        running.send(memoryview(message(options={"steps": MANY_STEPS})), soon())
+        running.send([message(options={"steps": MANY_STEPS})], soon())
         until(lambda: server.metric("policy_queue_length") == 1.0)
         server.process.send_signal(signal.SIGTERM)
         seen = asked(late, GOOD)
