@@ -36,6 +36,8 @@ class WorkersLost(Exception):
 class FastBackend:
     """Runs trials one after another in this process; policies and simulations are kept."""
 
+    simulation_type: type[FastSimulation] = FastSimulation
+
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._choices = {choice.name: choice for choice in config.policies}
@@ -83,16 +85,21 @@ class FastBackend:
         drawn = choice.bundle is not None or self._config.film != "none"
         size = choice.image_size if drawn else None
         if size not in self._simulations:
-            self._simulations[size] = FastSimulation(image_size=size)
+            self._simulations[size] = self.simulation_type(image_size=size)
         return self._simulations[size]
 
 
 def run_trials(
-    config: RunConfig, specs: Sequence[TrialSpec], workers: int, tell: Callable[[str], None]
+    config: RunConfig,
+    specs: Sequence[TrialSpec],
+    workers: int,
+    tell: Callable[[str], None],
+    backend: type[FastBackend] = FastBackend,
 ) -> Generator[FinishedTrial]:
     """Run trials in `workers` processes; they come as they finish, in any order.
 
-    A trial whose worker died is run again in a new one, and `tell` says so.
+    A trial whose worker died is run again in a new one, and `tell` says so. `backend` is what runs
+    in each process.
 
     Raises:
         WorkersLost: workers died twice without finishing a trial in between.
@@ -102,7 +109,7 @@ def run_trials(
     while waiting:
         before = len(waiting)
         try:
-            with closing(_one_pool(config, list(waiting.values()), workers)) as pool:
+            with closing(_one_pool(config, list(waiting.values()), workers, backend)) as pool:
                 for finished in pool:
                     del waiting[finished[0].spec.key]
                     yield finished
@@ -115,13 +122,13 @@ def run_trials(
 
 
 def _one_pool(
-    config: RunConfig, specs: Sequence[TrialSpec], workers: int
+    config: RunConfig, specs: Sequence[TrialSpec], workers: int, backend: type[FastBackend]
 ) -> Generator[FinishedTrial]:
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(specs)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(config,),
+        initargs=(config, backend),
     )
     finished = False
     try:
@@ -164,12 +171,12 @@ _backend: FastBackend | None = None
 """Of a worker process: made once, when it starts."""
 
 
-def _start_worker(config: RunConfig) -> None:
+def _start_worker(config: RunConfig, backend: type[FastBackend] = FastBackend) -> None:
     global _backend
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _backend = FastBackend(config)
+    _backend = backend(config)
 
 
 def _die_with_parent() -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from evaluation.film import Film
 from evaluation.graph_process import GraphFailed, RobotGraph
 from evaluation.outcome import FAILURES, STAGE_WORDS, SUCCESS, Outcome, SuccessJudge, keeps_film
 from evaluation.plan import RunConfig, TrialSpec
-from evaluation.trial_log import FinishedTrial, TrialRecord
+from evaluation.trial_log import FinishedTrial, TrialRecord, is_broken
 from simulation.live_control import LiveControl, LiveControlError
 
 if TYPE_CHECKING:
@@ -44,17 +45,15 @@ def check_ros() -> None:
 def run_trials(
     config: RunConfig, specs: Sequence[TrialSpec], directory: Path, tell: Callable[[str], None]
 ) -> Generator[FinishedTrial]:
-    """Run trials, with one graph for each policy; logs go to `directory`/logs.
+    """Run trials in order, with a graph for each turn of a policy; logs go to `directory`/logs.
 
     Raises:
         PortTaken, GraphFailed: the graph did not start, or did not work.
     """
-    for choice in config.policies:
-        mine = [spec for spec in specs if spec.policy == choice.name]
-        if not mine or choice.bundle is None:
-            continue
-        logs = directory / LOGS / choice.name if len(config.policies) > 1 else directory / LOGS
-        with RobotGraph(choice.bundle, logs, tell) as graph:
+    bundles = {choice.name: choice.bundle for choice in config.policies}
+    for policy, mine in groupby(specs, key=lambda spec: spec.policy):
+        logs = directory / LOGS / policy if len(config.policies) > 1 else directory / LOGS
+        with RobotGraph(str(bundles[policy]), logs, tell) as graph:
             os.environ.update(graph.graph.environment)
             # Only now: rclpy reads the graph's environment when it is loaded.
             from evaluation.ros_link import RosLink
@@ -139,8 +138,4 @@ class LiveTrial:
 
 def broken_trials(records: Sequence[TrialRecord]) -> list[str]:
     """What went wrong in the graph, a sentence a trial; empty where only the policy failed."""
-    return [
-        f"{r.object}, {r.task}: {r.reason}: {r.message}"
-        for r in records
-        if r.reason not in ("success", "timeout")
-    ]
+    return [f"{r.object}, {r.task}: {r.reason}: {r.message}" for r in records if is_broken(r)]

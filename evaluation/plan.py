@@ -1,15 +1,21 @@
-"""What a run will do: its configuration, and every trial in order, before anything starts."""
+"""What a run is asked to do: its configuration, and every trial of it.
+
+In which order the trials are run, and under which labels, is `evaluation.trial_plan`'s business.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from contracts.task import OBJECTS, TASKS, check_object, get_task
 from evaluation.policies import PolicyChoice
 
-BACKENDS: Final = ("fast", "live")
+SIMULATED: Final = ("fast", "live")
+"""Backends whose trials physics judges."""
+BACKENDS: Final = (*SIMULATED, "real")
+"""On the real robot a person judges: `python -m evaluation score`."""
 FILMS: Final = ("all", "failures", "none")
 """Which trials keep a film; `failures` also keeps the first trial of each task and object."""
 
@@ -59,6 +65,8 @@ class RunConfig:
     time_limit_s: float = TIME_LIMIT_S
     success_hold_s: float = SUCCESS_HOLD_S
     policy_latency_s: float = POLICY_LATENCY_S
+    sequential_alpha: float | None = None
+    """Error rate of a comparison that may stop early; None runs every trial."""
 
     def __post_init__(self) -> None:
         check_request(self.backend, self.trials, self.seed, self.tasks, self.objects)
@@ -66,16 +74,38 @@ class RunConfig:
             raise PlanError(f"unknown choice of films {self.film!r}; known: {', '.join(FILMS)}")
         if not self.policies:
             raise PlanError("no policy to evaluate")
-        if self.backend == "live" and any(policy.bundle is None for policy in self.policies):
+        if self.backend != "fast" and any(policy.bundle is None for policy in self.policies):
             raise PlanError("the scripted policy reads the simulator's truth: use --backend fast")
-        if self.backend == "live" and self.random_look:
+        if self.backend != "fast" and self.random_look:
             raise PlanError("--random-look needs --backend fast")
+        if self.sequential_alpha is not None:
+            if len(self.policies) != 2:
+                raise PlanError(f"--sequential compares two policies, not {len(self.policies)}")
+            if not 0.0 < self.sequential_alpha < 1.0:
+                raise PlanError(f"--sequential is an error rate, got {self.sequential_alpha}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and text, as they come back from a JSON file."""
         content = asdict(self)
         content["policies"] = [asdict(policy) for policy in self.policies]
         return content | {"tasks": list(self.tasks), "objects": list(self.objects)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `as_json`; fields that older files lack have their defaults.
+
+        Raises:
+            PlanError: unknown or missing fields, or values that cannot be.
+        """
+        unknown = sorted(set(content) - {f.name for f in fields(cls)})
+        if unknown:
+            raise PlanError(f"unknown fields in the configuration: {', '.join(unknown)}")
+        try:
+            policies = tuple(PolicyChoice(**policy) for policy in content["policies"])
+            lists = {name: tuple(content[name]) for name in ("tasks", "objects")}
+            return cls(**{**content, **lists, "policies": policies})
+        except (KeyError, TypeError) as error:
+            raise PlanError(f"not the configuration of a run ({error})") from error
 
 
 def check_request(

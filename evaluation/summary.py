@@ -13,6 +13,7 @@ import numpy as np
 from evaluation.plan import RunConfig, trial_plan
 from evaluation.policies import PolicyChoice
 from evaluation.statistics import SuccessRate
+from evaluation.statistics.sequential import Stop
 from evaluation.trial_log import TrialRecord
 from simulation.scoring import STAGES
 
@@ -20,25 +21,31 @@ PACKAGES: Final = ("roboalign-stack", "mujoco", "numpy", "onnxruntime", "scipy")
 
 
 def summarise(
-    config: RunConfig, records: Sequence[TrialRecord], wall_seconds: float, versions: dict[str, str]
+    config: RunConfig,
+    records: Sequence[TrialRecord],
+    wall_seconds: float,
+    versions: dict[str, str],
+    stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Content of summary.json.
 
     One policy's figures stand at the top level as well as under `policies`; several policies'
     only there, because a mean over different policies means nothing. Apart from `wall_seconds`
-    (this session's) the result depends on the records alone, not on their order.
+    (this session's) the result depends on the records alone, not on their order. `stop`: where a
+    sequential run has ended.
     """
     policies = {c.name: _policy_summary(config, c, records) for c in config.policies}
     alone = next(iter(policies.values())) if len(policies) == 1 else {}
     return {
         **alone,
         "policies": policies,
-        "complete": len(records) == _planned(config) * len(config.policies),
+        "complete": stop is not None or len(records) == _planned(config) * len(config.policies),
         "backend": config.backend,
         "seed": config.seed,
         "wall_seconds": round(wall_seconds, 2),
         "config": config.as_json(),
         "versions": versions,
+        **({"stopped_after_starts": stop.starts} if stop is not None else {}),
     }
 
 

@@ -88,6 +88,9 @@ def wait_for_group_to_end(group: int) -> None:
         (["run", "--policy", "scripted", "--trials", "0"], "at least 1, got 0"),
         (["run", "--policy", "scripted", "--policy", "scripted"], "given twice"),
         (["run", "--policy", "scripted", "--backend", "live"], "use --backend fast"),
+        (["run", "--policy", "scripted", "--sequential"], "compares two policies, not 1"),
+        (["run"], "not the directory of a run"),
+        (["plan", "--policy", "scripted", "--backend", "real"], "use --backend fast"),
         (["demo", "--bundle", "nowhere"], "unknown bundle 'nowhere'"),
     ],
 )

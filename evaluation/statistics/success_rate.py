@@ -1,4 +1,4 @@
-"""What a handful of trials says about a success rate."""
+"""A success rate with its Wilson score interval."""
 
 from __future__ import annotations
 
