@@ -1,0 +1,1 @@
+"""Other people's demonstrations as episodes of ours, for pretraining."""

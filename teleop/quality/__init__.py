@@ -1,0 +1,1 @@
+"""What is wrong with demonstrations, in numbers, sentences and pictures."""
