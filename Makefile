@@ -1,7 +1,7 @@
 # Everything a person types. `make` alone explains itself.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test bench docs lint clean
 
 PYTHON ?= python3
 TRIALS ?= 1
@@ -26,6 +26,7 @@ help:
 	@echo "make demo    setup, then the whole robot graph on a simulated arm; TRIALS=n, SHORT=1"
 	@echo "make test    setup with training and test packages, then lint and all tests"
 	@echo "make bench   speed of the simulation, one line of JSON"
+	@echo "make docs    the documentation, in build/docs"
 	@echo "make lint    ruff, mypy and the import rules"
 	@echo "make clean   remove the virtual environment and caches; results in runs/ stay"
 
@@ -42,6 +43,11 @@ test:
 
 bench: setup
 	@$(ENV_PYTHON) -m simulation.bench
+
+docs:
+	@$(SETUP) sim robot server training docs
+	@$(WITH_ROS) NO_MKDOCS_2_WARNING=1 $(ENV_PYTHON) -m mkdocs --quiet build --strict
+	@echo "documentation: build/docs/index.html"
 
 lint:
 	@test -x .venv/bin/ruff || $(SETUP) sim robot server dev

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from test_import_rules import PARTS, imported_roots
 
 OWN = {*PARTS, "roboalign_msgs"}
-FROM_A_ROS_INSTALLATION = {"launch", "launch_ros"}  # exist on no package index
+FROM_A_ROS_INSTALLATION = {"launch", "launch_ros", "tf2_msgs"}  # exist on no package index
 MEASURED_AGAINST = {"openpi_client"}  # by the server's bench; installed without its dependencies
 EXTRAS = {
     "contracts": ["server"],

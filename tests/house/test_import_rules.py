@@ -43,7 +43,7 @@ def test_allowed_imports_pass(skeleton: Path) -> None:
         (skeleton / part / "allowed.py").write_text("import contracts\n")
     for part in ("evaluation", "roboalign"):
         (skeleton / part / "client_use.py").write_text("import policy_server.client\n")
-    for part in ("training", "evaluation", "teleop", "roboalign"):
+    for part in ("training", "evaluation", "teleop", "calibration", "roboalign"):
         (skeleton / part / "simulation_use.py").write_text("import simulation\n")
     (skeleton / "training/demonstrations.py").write_text("from teleop import dataset\n")
     result = lint(skeleton)
@@ -59,7 +59,8 @@ def test_allowed_imports_pass(skeleton: Path) -> None:
         ("policy_server", "simulation"),
         ("policy_server", "torch"),
         ("policy_server", "transformers"),
-        ("calibration", "simulation"),
+        ("calibration", "policy_server.client"),
+        ("simulation", "calibration"),
         ("teleop", "policy_server.client"),
         ("evaluation", "training"),
         ("evaluation", "policy_server.policy"),

@@ -89,5 +89,5 @@ def test_every_interface_file_is_built(repository: Path) -> None:
     package = repository / "ros2_ws/src/roboalign_msgs"
     files = {f"{path.parent.name}/{path.name}" for path in package.glob("*/*.*")}
     built = (package / "CMakeLists.txt").read_text()
-    assert len(files) == 6
+    assert {"msg/ActionChunk.msg", "action/ExecuteTask.action"} <= files
     assert not [name for name in files if f'"{name}"' not in built]
