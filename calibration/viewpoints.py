@@ -37,6 +37,8 @@ SETTLING: Final = 0.5
 """Seconds that the filter may still need after the last waypoint."""
 PIXEL_MARGIN: Final = 25.0
 MOST_TRIES: Final = 2
+MOST_DRAWS: Final = 3
+"""Sets of candidates that are tried until the arm reaches enough of one."""
 WORKSPACE_MARGIN: Final = 0.005
 CLEARANCE: Final = 0.03
 """Height [m] over the table that board and hand keep."""
@@ -110,12 +112,16 @@ def plan(
     Raises:
         ValueError: the arm reaches too few views of the board.
     """
-    rng = np.random.default_rng([seed, 23])
-    candidates = _candidates(set_up, variety or VARIETIES[set_up.on_hand], rng)
-    ranked = [
-        poses.end_effector_of(poses.to_pose(hand)) for hand in _most_telling(set_up, candidates)
-    ]
-    route = _safe_route(ranked, count + spare)
+    route: list[Vector] = []
+    for draw in range(MOST_DRAWS):
+        rng = np.random.default_rng([seed, 23 + draw])
+        candidates = _candidates(set_up, variety or VARIETIES[set_up.on_hand], rng)
+        ranked = [
+            poses.end_effector_of(poses.to_pose(hand)) for hand in _most_telling(set_up, candidates)
+        ]
+        route = max(route, _safe_route(ranked, count + spare), key=len)
+        if len(route) >= count:
+            break
     if len(route) < count:
         raise ValueError(
             f"only {len(route)} of {count} views of the board can be reached safely: bring the "
@@ -275,27 +281,43 @@ def _cross(v: Vector) -> Vector:
 def _safe_route(ranked: list[Vector], count: int) -> list[Vector]:
     """The best `count` goals to which the filter finds ways, from near to near.
 
-    A goal that MOST_TRIES others do not lead to gives its place to the next in rank.
+    A goal that MOST_TRIES others do not lead to gives its place to the next in rank, and so does
+    one from which no way leads on.
     """
     follower = PoseFollower(FR3.home_joints, PERIOD)
     left, spare = list(range(len(ranked)))[:count], list(range(len(ranked)))[count:]
     tries: Counter[int] = Counter()
-    route: list[Vector] = []
+    route: list[tuple[Vector, Vector]] = []
+    """Each goal, and the joints from which the arm went there."""
+    failed: set[int] = set()
+    """Goals to which no way leads from where the arm stands."""
     while left:
-        # Those that failed come last: then the arm stands elsewhere.
-        nearest = min(left, key=lambda i: (tries[i], _distance(follower.pose, ranked[i])))
+        open_goals = [i for i in left if i not in failed]
+        if not open_goals and not route:
+            break
+        if not open_goals:
+            _, joints = route.pop()
+            follower.reset(joints)
+            tries.subtract(failed)
+            failed.clear()
+            left, spare = left + spare[:1], spare[1:]
+            continue
+        # Those that failed before come last.
+        nearest = min(open_goals, key=lambda i: (tries[i], _distance(follower.pose, ranked[i])))
         joints = follower.joints
         if travel(follower, ranked[nearest]) is not None:
-            route.append(ranked[nearest])
+            route.append((ranked[nearest], joints))
             left.remove(nearest)
+            failed.clear()
             continue
         follower.reset(joints)
+        failed.add(nearest)
         tries[nearest] += 1
         if tries[nearest] == MOST_TRIES:
             left.remove(nearest)
-            left += spare[:1]
-            spare = spare[1:]
-    return route
+            failed.discard(nearest)
+            left, spare = left + spare[:1], spare[1:]
+    return [goal for goal, _ in route]
 
 
 def _distance(a: Vector, b: Vector) -> float:
