@@ -71,7 +71,7 @@ def test_the_smallest_study_runs_from_data_to_page(tmp_path: Path) -> None:
         assert arm["skills"] or key == "random"
         assert arm["knn"] or arm["group"] == "alternative"
     assert {rung["key"] for rung in content["ladder"] if rung["trials"]} == {
-        "state", "end_to_end", "grounded",
+        "state", "end_to_end", "grounded", "release",
     }  # fmt: skip
     assert len(content["comparisons"]) == 4
     assert all(content["curves"].values())
